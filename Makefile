@@ -1,0 +1,44 @@
+# Everything runs inside .venv, which the first target that needs it creates. `make help` lists.
+PYTHON ?= python3
+PIP_ARGS ?=
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export DVC_NO_ANALYTICS := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup repro test test-slow lint format lock clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
+
+# Made under another name and renamed, so that an interrupted installation is begun again.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	touch .venv/installed
+
+setup: .venv/installed  ## create .venv with the locked versions
+
+repro: setup  ## run the pipeline: data, adapters, episodes, report
+	dvc repro
+
+test: setup  ## run the tests (a few minutes)
+	python -m pytest -m 'not slow'
+
+test-slow: setup  ## run the tests that take longer
+	python -m pytest -m slow
+
+lint: setup  ## check style and types
+	ruff check .
+	ruff format --check .
+	mypy
+
+format: setup  ## rewrite the code in the house style
+	ruff check --fix .
+	ruff format .
+
+lock: setup  ## compute constraints.txt anew from pyproject.toml (needs uv)
+	uv pip compile --universal --extra dev pyproject.toml -o constraints.txt --no-header
+
+clean:  ## remove .venv and unfinished work, keep results
+	rm -rf .venv .work build *.egg-info

@@ -1,0 +1,58 @@
+"""Agents: a language model, the prompt it carries (or none), and the adapter inside it (or none)."""
+
+from pathlib import Path
+
+from gcd.core.interfaces import Reply
+from gcd.core.journal import Journal
+from gcd.core.language_model import LanguageModel, load_base, load_with_adapter
+from gcd.core.params import Params
+from gcd.core.records import Conversation
+
+
+class ChatAgent:
+    """Answers conversations greedily; satisfies `interfaces.Agent`."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        prompt: Conversation,
+        *,
+        max_new_tokens: int,
+        deployment: str,
+        adapter_parameters: int,
+    ) -> None:
+        self._model = model
+        self._prompt = prompt
+        self._max_new_tokens = max_new_tokens
+        self.deployment = deployment
+        self.adapter_parameters = adapter_parameters
+        self.prompt_tokens = model.count_prompt_tokens(prompt)
+
+    def reply(self, conversations: list[Conversation]) -> list[Reply | None]:
+        return self._model.generate(
+            self._prompt, conversations, max_new_tokens=self._max_new_tokens, progress="agent"
+        )
+
+
+def load_base_agent(params: Params, prompt: Conversation, work: Path) -> ChatAgent:
+    """The base model behind `prompt`; its replies are kept in `work` until the stage succeeds."""
+    model, tokenizer = load_base(params.model)
+    return ChatAgent(
+        LanguageModel(model, tokenizer, params.model, Journal(work / "replies.jsonl")),
+        prompt,
+        max_new_tokens=params.run_episodes.max_new_tokens,
+        deployment="base",
+        adapter_parameters=0,
+    )
+
+
+def load_adapted_agent(params: Params, adapter: Path, work: Path) -> ChatAgent:
+    """The base model with the adapter in the folder `adapter`, without a prompt."""
+    model, tokenizer, deployment, trained = load_with_adapter(params.model, adapter)
+    return ChatAgent(
+        LanguageModel(model, tokenizer, params.model, Journal(work / "replies.jsonl")),
+        [],
+        max_new_tokens=params.run_episodes.max_new_tokens,
+        deployment=deployment,
+        adapter_parameters=trained,
+    )

@@ -1,0 +1,110 @@
+"""Batched decoding: token by token, rows leave the batch as they finish."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Nucleus sampling; `seed` names the random stream, conversation i draws from `seed/i`."""
+
+    temperature: float
+    top_p: float
+    seed: str
+
+
+def make_chooser(
+    sampling: Sampling | None, sequences: list[int]
+) -> Callable[[Tensor, list[int]], list[int]]:
+    """A function from logits [rows, V] and the rows' places in the batch to one token a row.
+
+    Args:
+        sampling: None for greedy.
+        sequences: the number of each sequence of the batch, which names its random stream: what a
+            sequence draws does not depend on its neighbours.
+    """
+    if sampling is None:
+        return lambda logits, rows: logits.argmax(-1).tolist()
+    streams = [random.Random(f"{sampling.seed}/{number}") for number in sequences]
+    temperature, top_p = sampling.temperature, sampling.top_p
+
+    def choose(logits: Tensor, rows: list[int]) -> list[int]:
+        probabilities = torch.softmax(logits.float() / temperature, dim=-1)
+        ordered, tokens = probabilities.sort(dim=-1, descending=True, stable=True)
+        total = ordered.cumsum(-1)
+        nucleus = ordered * (total - ordered < top_p)  # the smallest set that reaches top_p
+        reached = nucleus.cumsum(-1)
+        draws = torch.tensor([[streams[row].random()] for row in rows], device=logits.device)
+        places = torch.searchsorted(reached, draws * reached[:, -1:], right=True)
+        return tokens.gather(1, places.clamp(max=tokens.shape[1] - 1))[:, 0].tolist()
+
+    return choose
+
+
+def pad_left(sequences: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Ids and mask, each [batch, longest]; padding is on the left and its id does not matter."""
+    width = max(map(len, sequences))
+    ids = torch.tensor([[0] * (width - len(row)) + row for row in sequences], device=device)
+    mask = torch.tensor(
+        [[0] * (width - len(row)) + [1] * len(row) for row in sequences], device=device
+    )
+    return ids, mask
+
+
+@torch.inference_mode()
+def decode(
+    model: Any,
+    prefix_length: int,
+    sequences: list[list[int]],
+    max_new_tokens: int,
+    stop: set[int],
+    choose: Callable[[Tensor, list[int]], list[int]],
+    finished: Callable[[], None],
+) -> list[list[int]]:
+    """New ids of each sequence, up to and with its end token or `max_new_tokens`.
+
+    Args:
+        model: a causal language model; a shared prompt of `prefix_length` tokens is attached.
+        sequences: the ids after the shared prompt, none empty.
+        stop: ids that end a sequence.
+        choose: see `make_chooser`.
+        finished: called once for each sequence that ends.
+    """
+    ids, mask = pad_left(sequences, model.device)
+    cache = DynamicCache(config=model.config)
+    made: list[list[int]] = [[] for _ in sequences]
+    rows = list(range(len(sequences)))  # which sequence each row of the tensors holds
+    running = set(rows)
+    while running:
+        positions = prefix_length + (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        logits = model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        chosen = choose(logits, rows)
+        for row, token in zip(rows, chosen, strict=True):
+            if row not in running:
+                continue
+            made[row].append(token)
+            if token in stop or len(made[row]) == max_new_tokens:
+                running.remove(row)
+                finished()
+        ids = torch.tensor(chosen, device=mask.device)[:, None]
+        mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
+        # Finished rows are dropped when a quarter is done: each drop copies the whole cache.
+        if running and len(running) <= 0.75 * len(rows):
+            keep = [place for place, row in enumerate(rows) if row in running]
+            cache.batch_select_indices(torch.tensor(keep, device=mask.device))
+            ids, mask = ids[keep], mask[keep]
+            rows = [rows[place] for place in keep]
+    return made

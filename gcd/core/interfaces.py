@@ -1,0 +1,121 @@
+"""The two contracts of the repository: what a task is, and what a method is.
+
+A task is a module in `gcd/tasks/`, a method a module in `gcd/methods/`; its key in params.yaml is
+its file name. Modules satisfy these protocols; there is no base class and no registry.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+
+from pydantic import BaseModel
+
+from gcd.core.records import Action, Conversation
+
+if TYPE_CHECKING:
+    from gcd.core.params import Params
+
+
+@dataclass(frozen=True)
+class Wording:
+    """What synthesis must say about a task: full phrases that go into its requests."""
+
+    problem: str  # what a user brings, plural: "problems for a Linux command line"
+    agent: str  # "an agent that works in a Linux shell"
+    environment: str  # "the Linux operating system"
+    environment_opening: str  # how every line of the environment begins; its turn is prefilled so
+
+
+class Environment(Protocol):
+    """One running sample. A context manager: leaving it ends everything that it started."""
+
+    messages: Conversation  # what the agent reads next, without its prompt; ends in a user turn
+    status: str  # "running" until the episode ends, then AgentBench's status
+    score: float  # in [0, 1], 0.0 while running
+    error: str | None  # why the sample could not start or broke
+
+    def __enter__(self) -> Environment: ...
+    def __exit__(self, *exception: object) -> None: ...
+    def step(self, reply: str) -> str | None:
+        """Act on the agent's reply. Returns the observation, None when the episode is over."""
+
+
+class Sample(Protocol):
+    """One task of a benchmark."""
+
+    @property
+    def index(self) -> str: ...
+    @property
+    def problem(self) -> str: ...
+    @property
+    def groups(self) -> dict[str, str]: ...
+
+
+class Task(Protocol):
+    """A module in `gcd/tasks/`."""
+
+    Settings: type[BaseModel]  # its section of params.yaml, without defaults
+    WORDING: Wording
+
+    def write_samples(self, settings: BaseModel, out: Path) -> None:
+        """Write `development.jsonl`, `test.jsonl` and `demonstrations.jsonl` into `out`."""
+
+    def read_samples(self, path: Path) -> list[Sample]: ...
+
+    def first_message(self, problem: str) -> str:
+        """The user turn that brings `problem` to the agent."""
+
+    def start(self, sample: Sample, settings: BaseModel) -> Environment: ...
+
+    def parse_action(self, reply: str) -> Action | None:
+        """The action in a reply, by the benchmark's own rule; None if there is none."""
+
+    def is_final(self, action: Action) -> bool:
+        """Whether `action` ends the conversation."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One generated turn. `context_tokens` excludes the agent's prompt (see `records.Turn`)."""
+
+    text: str
+    context_tokens: int
+    reply_tokens: int
+    complete: bool
+
+
+class Agent(Protocol):
+    """Something that answers conversations: a row of the results table, ready to act."""
+
+    deployment: str
+    prompt_tokens: int
+    adapter_parameters: int
+
+    def reply(self, conversations: list[Conversation]) -> list[Reply | None]:
+        """One greedy reply to each conversation, in order; None where it does not fit."""
+
+
+class Method(Protocol):
+    """A module in `gcd/methods/`."""
+
+    Settings: type[BaseModel]  # its section of params.yaml, without defaults
+
+    def rows(self, settings: BaseModel) -> list[str]:
+        """The rows of the results table that this method fills."""
+
+    def fit(self, task: str, params: Params, out: Path, work: Path) -> None:
+        """Build the method for `task` into the folder `out`; `work` is for checkpoints."""
+
+    def load_agent(self, row: str, task: str, params: Params, folder: Path, work: Path) -> Agent:
+        """The agent of `row`, out of the `folder` that `fit` filled; `work` keeps replies."""
+
+
+def load_task(name: str) -> Task:
+    return cast(Task, import_module(f"gcd.tasks.{name}"))
+
+
+def load_method(name: str) -> Method:
+    return cast(Method, import_module(f"gcd.methods.{name}"))

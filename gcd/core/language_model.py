@@ -1,0 +1,227 @@
+"""Load the base model (plain or 4-bit, with or without an adapter) and generate in batches.
+
+Replies do not depend on the batch a conversation is in: each has its own random stream, and
+padding is masked.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from gcd.core.chat import render_request, stop_ids
+from gcd.core.decoding import Sampling, decode, make_chooser
+from gcd.core.errors import UserError
+from gcd.core.interfaces import Reply
+from gcd.core.journal import Journal
+from gcd.core.params import ModelSettings
+from gcd.core.records import Conversation, Message
+from gcd.core.shared_prefix import Prefix, attach_prefix, compute_prefix, detach_prefix
+from gcd.core.stage import loading
+
+BASE = Path("models/base")
+
+
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def base_location() -> dict[str, Any]:
+    """Where `prepare_model` left the base model: arguments of `from_pretrained`.
+
+    Raises:
+        UserError: there is no prepared model.
+    """
+    try:
+        description = json.loads((BASE / "model.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError) as error:
+        raise UserError(f"{BASE}: no prepared model. Run `dvc repro prepare_model`.") from error
+    if description["source"] == "hub":
+        return {
+            "pretrained_model_name_or_path": description["id"],
+            "revision": description["revision"],
+            "local_files_only": True,
+        }
+    return {"pretrained_model_name_or_path": str(BASE)}
+
+
+def load_base(settings: ModelSettings) -> tuple[Any, Any]:
+    """The base model in evaluation mode, on the GPU if there is one, and its tokenizer.
+
+    Raises:
+        UserError: the files are missing, truncated or not a causal language model.
+    """
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    dtype = getattr(torch, settings.dtype)
+    quantization = None
+    if settings.quantization == "nf4":
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    place = base_location()
+    with loading():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(**place)
+            model = AutoModelForCausalLM.from_pretrained(
+                **place, dtype=dtype, quantization_config=quantization, device_map=str(device())
+            )
+        except Exception as error:  # safetensors, json, OS and hub errors share no base class
+            raise UserError(
+                f"The base model {place['pretrained_model_name_or_path']} cannot be loaded: "
+                f"{' '.join(str(error).split())[:300]} Delete {BASE} and run `dvc repro`."
+            ) from error
+    return model.eval(), tokenizer
+
+
+def load_with_adapter(settings: ModelSettings, adapter: Path) -> tuple[Any, Any, str, int]:
+    """The base model with a LoRA adapter: merged, except into 4-bit weights.
+
+    Returns:
+        model, tokenizer, deployment ("merged adapter" or "unmerged adapter"), adapter parameters.
+    """
+    from peft import PeftModel  # 1.5 s of imports that the stages without an adapter do without
+
+    model, tokenizer = load_base(settings)
+    with loading():
+        try:
+            model = PeftModel.from_pretrained(model, str(adapter))
+        except Exception as error:  # as above
+            raise UserError(
+                f"The adapter {adapter} cannot be loaded: {' '.join(str(error).split())[:300]} "
+                "Delete it and run `dvc repro`."
+            ) from error
+        trained = sum(value.numel() for name, value in model.named_parameters() if "lora_" in name)
+        if settings.quantization == "nf4":
+            return model.eval(), tokenizer, "unmerged adapter", trained
+        return model.merge_and_unload().eval(), tokenizer, "merged adapter", trained
+
+
+class LanguageModel:
+    """Generates replies to conversations behind an optional shared prompt."""
+
+    def __init__(
+        self, model: Any, tokenizer: Any, settings: ModelSettings, journal: Journal | None
+    ) -> None:
+        """`model` as `load_base` or `load_with_adapter` return it; `journal` for resuming."""
+        self.model = model if isinstance(model, PreTrainedModel) else model.get_base_model()
+        self.tokenizer = tokenizer
+        self._batch_tokens = settings.batch_tokens
+        self._journal = journal
+        self._prefixes: dict[tuple[int, ...], Prefix] = {}
+
+    def count_prompt_tokens(self, prompt: Conversation) -> int:
+        """Tokens that `prompt` adds in front of every conversation (0 for an empty one)."""
+        question = Message(role="user", content="?")
+        return len(render_request(self.tokenizer, prompt, [question], "")[0])
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        prompt: Conversation,
+        conversations: list[Conversation],
+        *,
+        max_new_tokens: int,
+        progress: str,
+        sampling: Sampling | None = None,
+        openings: list[str] | None = None,
+    ) -> list[Reply | None]:
+        """One reply to each conversation, greedy unless `sampling` is given.
+
+        Args:
+            prompt: what all conversations begin with; its keys and values are computed once.
+            conversations: each ends in a user turn.
+            max_new_tokens: a reply is cut there (`Reply.complete` is then False).
+            progress: what the progress bar says.
+            openings: for each conversation, text the reply is made to begin with; it is part of
+                `Reply.text`.
+
+        Returns:
+            Replies in the order given; None where the conversation does not fit the context.
+
+        Raises:
+            UserError: the prompt alone does not fit the context.
+        """
+        openings = openings or [""] * len(conversations)
+        requests = [
+            render_request(self.tokenizer, prompt, messages, opening)
+            for messages, opening in zip(conversations, openings, strict=True)
+        ]
+        prefix_ids = requests[0][0] if requests else []
+        suffixes = [suffix for _, suffix in requests]
+        room = self.model.config.max_position_embeddings - len(prefix_ids) - max_new_tokens
+        replies: list[Reply | None] = [None] * len(suffixes)
+        interval = 1.0 if sys.stderr.isatty() else 15.0
+        with tqdm(total=len(suffixes), desc=progress, unit="reply", mininterval=interval) as bar:
+            for batch in self._batches(suffixes, room, max_new_tokens):
+                texts = [suffixes[index] for index in batch]
+                settings = [max_new_tokens, sampling and asdict(sampling)]
+                key = Journal.key(prefix_ids, batch, texts, settings)
+                done = self._journal.get(key) if self._journal else None
+                if done is None:
+                    self._attach(prefix_ids)
+                    choose = make_chooser(sampling, batch)
+                    stop = stop_ids(self.tokenizer)
+                    length = len(prefix_ids)
+                    made = decode(
+                        self.model, length, texts, max_new_tokens, stop, choose, bar.update
+                    )
+                    done = [
+                        self._reply(ids, len(suffixes[index]), openings[index])
+                        for index, ids in zip(batch, made, strict=True)
+                    ]
+                    if self._journal:
+                        self._journal.put(key, done)
+                else:
+                    bar.update(len(batch))
+                for index, reply in zip(batch, done, strict=True):
+                    replies[index] = reply
+        return replies
+
+    def _batches(
+        self, suffixes: list[list[int]], room: int, max_new_tokens: int
+    ) -> Iterator[list[int]]:
+        """Indices of suffixes that fit the context, of similar length, as many as memory takes."""
+        order = sorted(range(len(suffixes)), key=lambda index: (len(suffixes[index]), index))
+        batch: list[int] = []
+        for index in order:
+            if len(suffixes[index]) > room:
+                continue
+            size = (len(batch) + 1) * (len(suffixes[index]) + max_new_tokens)
+            if batch and size > self._batch_tokens:
+                yield batch
+                batch = []
+            batch.append(index)
+        if batch:
+            yield batch
+
+    def _reply(self, ids: list[int], context_tokens: int, opening: str) -> Reply:
+        complete = bool(ids) and ids[-1] in stop_ids(self.tokenizer)
+        text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return Reply((opening + text).strip(), context_tokens, len(ids), complete)
+
+    def _attach(self, prefix_ids: list[int]) -> None:
+        if not prefix_ids:
+            detach_prefix(self.model)
+            return
+        key = tuple(prefix_ids)
+        if key not in self._prefixes:
+            self._prefixes[key] = compute_prefix(self.model, prefix_ids)
+        attach_prefix(self.model, self._prefixes[key])
+
+
+def load_language_model(settings: ModelSettings, work: Path) -> LanguageModel:
+    """The base model, ready to generate; its replies are kept in `work` until the stage ends."""
+    model, tokenizer = load_base(settings)
+    return LanguageModel(model, tokenizer, settings, Journal(work / "replies.jsonl"))

@@ -1,0 +1,254 @@
+"""params.yaml: the one home of every number, read strictly.
+
+A stage calls `read_params("seed", "train", f"methods.{method}")` with exactly the sections that
+dvc.yaml lists for it and gets those and nothing else. A key that is unknown, missing or of the
+wrong type is a `UserError` that names the key, the file and what is accepted.
+
+The file is read with ruamel.yaml, the parser that DVC uses: PyYAML would read `1e-4` as text.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from gcd.core.errors import UserError
+from gcd.core.interfaces import load_method, load_task
+
+FILE = Path("params.yaml")
+
+Count = Annotated[int, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A section of params.yaml: every key required, no other key allowed, exact types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class WheelSource(Section):
+    """A model file inside a Python wheel. Checksums are SHA-256."""
+
+    package: str
+    version: str
+    sha256: str
+    file: str
+    file_sha256: str
+
+
+class HubSource(Section):
+    id: str
+    revision: str
+
+
+class PathSource(Section):
+    folder: str
+
+
+class PrepareModelSettings(Section):
+    source: Literal["wheel", "hub", "path"]
+    wheel: WheelSource
+    hub: HubSource
+    path: PathSource
+
+
+class ModelSettings(Section):
+    """How the base model is loaded, and how many tokens a batch of generation may hold."""
+
+    quantization: Literal["none", "nf4"]
+    dtype: Literal["float32", "bfloat16"]
+    batch_tokens: Count
+
+
+class TeacherSettings(Section):
+    max_new_tokens: Count
+
+
+class MakePseudoInputsSettings(Section):
+    count: Count
+    minimum: Count
+    max_requests: Count
+    demonstrations: Count
+    per_request: Count
+    temperature: Positive
+    top_p: Share
+    max_new_tokens: Count
+    max_characters: Count
+
+
+class MakePairedOutputsSettings(Section):
+    minimum: Count
+
+
+class MakeReasonsSettings(Section):
+    minimum: Count
+    temperature: Positive
+    top_p: Share
+    max_new_tokens: Count
+
+
+class MakePseudoConversationsSettings(Section):
+    minimum: Count
+    max_turns: Count
+    end_token: str
+    environment_max_new_tokens: Count
+
+
+class LoraSettings(Section):
+    rank: Count
+    alpha: Count
+    dropout: Share
+
+
+class TrainSettings(Section):
+    """The one training loop. `batch_size` counts conversations an optimizer step."""
+
+    epochs: Count
+    batch_size: Count
+    micro_batch_tokens: Count
+    max_length: Count
+    learning_rate: Positive
+    warmup_share: Share
+    weight_decay: Annotated[float, Field(ge=0)]
+    gradient_clip: Positive
+    checkpoint_every: Count
+    lora: LoraSettings
+
+
+class RecordTeacherStatesSettings(Section):
+    max_states: Count
+
+
+class RunEpisodesSettings(Section):
+    max_new_tokens: Count
+    live_environments: Count
+
+
+class ScoreSettings(Section):
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    bootstrap_samples: Count
+
+
+SECTIONS: dict[str, type[Section] | type[int]] = {
+    "seed": int,
+    "prepare_model": PrepareModelSettings,
+    "model": ModelSettings,
+    "teacher": TeacherSettings,
+    "make_pseudo_inputs": MakePseudoInputsSettings,
+    "make_paired_outputs": MakePairedOutputsSettings,
+    "make_reasons": MakeReasonsSettings,
+    "make_pseudo_conversations": MakePseudoConversationsSettings,
+    "train": TrainSettings,
+    "record_teacher_states": RecordTeacherStatesSettings,
+    "run_episodes": RunEpisodesSettings,
+    "score": ScoreSettings,
+}
+
+
+class Params:
+    """The sections that a stage asked for, as attributes; any other raises AttributeError.
+
+    `tasks.<name>` arrives as `.task`, `methods.<name>` as `.method` (typed by the module's own
+    Settings), and the bare name `methods` as the list of its keys.
+    """
+
+    seed: int
+    prepare_model: PrepareModelSettings
+    model: ModelSettings
+    teacher: TeacherSettings
+    make_pseudo_inputs: MakePseudoInputsSettings
+    make_paired_outputs: MakePairedOutputsSettings
+    make_reasons: MakeReasonsSettings
+    make_pseudo_conversations: MakePseudoConversationsSettings
+    train: TrainSettings
+    record_teacher_states: RecordTeacherStatesSettings
+    run_episodes: RunEpisodesSettings
+    score: ScoreSettings
+    task: Any
+    method: Any
+    methods: list[str]
+
+    def __init__(self, values: dict[str, Any], raw: dict[str, Any]) -> None:
+        self.__dict__.update(values)
+        self._raw = raw
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the sections as they stand in the file: equal settings, equal text."""
+        return hashlib.sha256(json.dumps(self._raw, sort_keys=True).encode()).hexdigest()
+
+
+def load_file(path: Path = FILE) -> dict[str, Any]:
+    """The raw mapping; raises UserError if the file is missing, unreadable or has unknown keys."""
+    try:
+        raw = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file. Run from the repository's folder.") from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    known = [*SECTIONS, "tasks", "methods"]
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: expected a mapping with the keys {', '.join(known)}.")
+    for key in raw:
+        if key not in known:
+            raise UserError(f"{path}: unknown key `{key}`; accepted: {', '.join(known)}.")
+    return raw
+
+
+def _describe(name: str, model: type[BaseModel] | type[int], error: ValidationError) -> str:
+    """The first problem that pydantic found, as one line."""
+    first = error.errors()[0]
+    keys = [str(part) for part in first["loc"]]
+    full = ".".join([name, *keys])
+    if first["type"] == "missing":
+        return f"{FILE}: key `{full}` is missing."
+    if first["type"] == "extra_forbidden":
+        fields = model.model_fields if isinstance(model, type(BaseModel)) else {}
+        for key in keys[:-1]:
+            nested = fields[key].annotation
+            fields = nested.model_fields if isinstance(nested, type(BaseModel)) else {}
+        return f"{FILE}: unknown key `{full}`; accepted: {', '.join(fields)}."
+    return f"{FILE}: key `{full}`: {first['msg']}; got {first['input']!r}."
+
+
+def check_section(name: str, model: type[BaseModel] | type[int], raw: Any) -> Any:
+    """`raw` as a `model`; raises UserError naming the key and the accepted values."""
+    try:
+        return TypeAdapter(model).validate_python(raw, strict=True)
+    except ValidationError as error:
+        raise UserError(_describe(name, model, error)) from error
+
+
+def read_params(*sections: str) -> Params:
+    """Read and check the named sections of params.yaml.
+
+    Args:
+        sections: top-level keys, or `tasks.<name>`, `methods.<name>`, or `methods` for its keys.
+
+    Raises:
+        UserError: a key is unknown, missing or mistyped.
+    """
+    file = load_file()
+    values: dict[str, Any] = {}
+    raw: dict[str, Any] = {}
+    for section in sections:
+        group, _, name = section.partition(".")
+        if group not in file or (name and name not in (file[group] or {})):
+            raise UserError(f"{FILE}: key `{section}` is missing.")
+        if section == "methods":
+            values["methods"] = raw[section] = list(file["methods"])
+        elif group == "tasks":
+            raw[section] = file[group][name]
+            values["task"] = check_section(section, load_task(name).Settings, raw[section])
+        elif group == "methods":
+            raw[section] = file[group][name]
+            values["method"] = check_section(section, load_method(name).Settings, raw[section])
+        else:
+            raw[section] = file[section]
+            values[section] = check_section(section, SECTIONS[section], raw[section])
+    return Params(values, raw)

@@ -1,0 +1,55 @@
+"""Prompt files: plain UTF-8 text is a system message; marked lines carry demonstration turns.
+
+A line that is exactly `<!-- user -->` or `<!-- assistant -->` begins a turn of that role; the text
+before the first one is the system message. (HTML comments: invisible where the file is rendered.)
+"""
+
+import re
+from pathlib import Path
+
+from gcd.core.errors import UserError
+from gcd.core.records import Conversation, Message
+
+_MARKER = re.compile(r"^<!-- (user|assistant) -->$", re.MULTILINE)
+
+
+def read_prompt_text(path: Path) -> str:
+    """The file's text. Raises UserError if it is missing, empty, binary or not UTF-8."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); a prompt file is expected.") from error
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8.") from error
+    if "\0" in text:
+        raise UserError(f"{path}: a binary file; a prompt is plain text.")
+    if not text.strip():
+        raise UserError(f"{path}: empty; write the prompt to internalise into it.")
+    return text.strip()
+
+
+def parse_prompt(text: str, source: str) -> Conversation:
+    """The messages of a prompt: a system message, then demonstration turns.
+
+    Args:
+        text: the file's text.
+        source: its name, for errors.
+
+    Raises:
+        UserError: an empty turn, or turns that do not alternate user, assistant.
+    """
+    system, *parts = _MARKER.split(text)
+    turns = list(zip(parts[::2], parts[1::2], strict=True))
+    if [role for role, _ in turns] != ["user", "assistant"] * (len(turns) // 2):
+        raise UserError(
+            f"{source}: demonstration turns must alternate `<!-- user -->`, `<!-- assistant -->` "
+            "and end with an assistant's."
+        )
+    messages = [Message(role="system", content=system.strip())] if system.strip() else []
+    for number, (role, content) in enumerate(turns, start=1):
+        if not content.strip():
+            raise UserError(f"{source}: turn {number} ({role}) is empty.")
+        messages.append(Message.model_validate({"role": role, "content": content.strip()}))
+    return messages

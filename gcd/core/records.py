@@ -1,0 +1,187 @@
+"""Everything that is written to disk as JSON Lines: one typed record a line.
+
+The pseudo data that synthesis makes, and the episodes that agents play. Reading checks every line;
+a bad one is a `UserError` that names the file and the line.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from gcd.core.errors import UserError
+
+
+class Record(BaseModel):
+    """A frozen record whose fields are all required and of exactly the stated type."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+RecordT = TypeVar("RecordT", bound=Record)
+
+
+class Message(Record):
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+Conversation = list[Message]
+
+
+class PseudoInput(Record):
+    """A user input that the teacher invented from the prompt."""
+
+    index: int
+    text: str
+
+
+class PairedOutput(Record):
+    """One pseudo input, answered with the prompt (teacher) and without it (student)."""
+
+    index: int
+    pseudo_input: str
+    teacher_output: str
+    student_output: str
+
+
+class Reason(Record):
+    """Why the prompt changed the output of the pair with the same index."""
+
+    index: int
+    reason: str
+
+
+class PseudoConversation(Record):
+    """A self role-played conversation: user (environment) and assistant (agent) take turns.
+
+    `messages` starts with a user turn, ends with an assistant turn and holds no prompt.
+    `end` tells how it ended: "committed" (the agent gave its final action), "environment" (the
+    environment's end token) or "turn limit".
+    """
+
+    index: int
+    messages: Conversation
+    end: str
+
+
+class Action(Record):
+    """What a reply asks the environment to do, e.g. kind "bash", content "ls /etc"."""
+
+    kind: str
+    content: str | None
+
+
+class Turn(Record):
+    """One reply of an agent and what came of it. Counts are tokens of the agent's model.
+
+    `context_tokens` counts the conversation the agent read before this reply, with the header
+    that opens the reply and without the agent's own prompt. `complete` is false where the reply
+    was cut at its token limit. `action` is None where the reply held none. `observation` is None
+    after the last turn.
+    """
+
+    reply: str
+    context_tokens: int
+    reply_tokens: int
+    complete: bool
+    action: Action | None
+    observation: str | None
+
+
+class Episode(Record):
+    """One sample of one task, played by one row of the results table.
+
+    `status` is AgentBench's: "completed", "agent invalid action", "agent context limit",
+    "task limit reached", "unknown" (the sample could not be started) or "task error". `score` is
+    in [0, 1]. `groups` are the sample's labels that results are broken down by, e.g.
+    {"tier": "easy", "family": "count_files"}. `prompt_tokens` is what the agent carries in every
+    call. `error` explains "unknown" and "task error"; such episodes count as 0.
+    """
+
+    task: str
+    row: str
+    index: str
+    groups: dict[str, str]
+    problem: str
+    status: str
+    score: float
+    prompt_tokens: int
+    turns: list[Turn]
+    error: str | None
+
+
+class TeacherState(Record):
+    """A state that the prompted teacher visited in a held-out episode, and what it did there.
+
+    `messages` is the conversation so far, without the prompt, ending in a user turn.
+    """
+
+    index: int
+    messages: Conversation
+    action: Action | None
+
+
+class StateReply(Record):
+    """A row's greedy reply in the teacher-visited state with the same index."""
+
+    index: int
+    reply: str
+    action: Action | None
+    teacher_action: Action | None
+
+
+class AgentRecord(Record):
+    """How a row's agent was run, for the cost accounts.
+
+    `deployment` is what was evaluated: "base", "merged adapter" or "unmerged adapter".
+    `adapter_parameters` counts trained weights (0 for the bounds).
+    """
+
+    row: str
+    deployment: str
+    prompt_tokens: int
+    adapter_parameters: int
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` whole or not at all: temporary name, flush to disk, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_records(path: Path, records: Iterable[Record]) -> None:
+    """Write one JSON object a line, whole or not at all."""
+    write_text(path, "".join(record.model_dump_json() + "\n" for record in records))
+
+
+def read_records(path: Path, kind: type[RecordT]) -> list[RecordT]:
+    """Read a file of `kind` records; raises UserError naming file and line of the first bad one."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file. Run `dvc repro` to make it.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start}).") from error
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(kind.model_validate_json(line))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the line"
+            raise UserError(
+                f"{path}, line {number}: expected one JSON object of a {kind.__name__}; "
+                f"{where}: {first['msg']}. Delete the file and run `dvc repro`."
+            ) from error
+    return records

@@ -1,0 +1,124 @@
+"""What every stage shares: one-line errors, a log, and a folder in which killed work continues.
+
+Wall-clock figures go to `logs/timings.jsonl`, outside everything that DVC compares.
+"""
+
+import errno
+import hashlib
+import inspect
+import json
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from gcd.core.errors import UserError
+from gcd.core.params import Params
+
+WORK = Path(".work")
+TIMINGS = Path("logs/timings.jsonl")
+_loading_seconds: list[float] = []
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Count the enclosed seconds as loading a model (`logs/timings.jsonl`)."""
+    start = time.perf_counter()
+    yield
+    _loading_seconds.append(time.perf_counter() - start)
+
+
+def hash_files(paths: list[Path]) -> str:
+    """SHA-256 over names and contents of files, and of all files below folders, sorted."""
+    digest = hashlib.sha256()
+    for path in paths:
+        files = sorted(file for file in path.rglob("*") if file.is_file()) or [path]
+        for file in files:
+            digest.update(f"{file}\0".encode())
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+@contextmanager
+def work_folder(name: str, params: Params, inputs: list[Path]) -> Iterator[Path]:
+    """A folder for unfinished work of the stage cell `name`; removed when the block succeeds.
+
+    Its path contains a hash of the parameters, the inputs and all code, so that a stage that was
+    killed continues only what the very same run had begun. DVC knows nothing of it.
+
+    Raises:
+        UserError: an input does not exist.
+    """
+    for path in inputs:
+        if not path.exists():
+            raise UserError(f"{path}: no such file. Run `dvc repro` to make it.")
+    code = sorted(Path(__file__).parents[2].glob("gcd/**/*.py"))
+    key = hashlib.sha256(f"{params.fingerprint()}{hash_files(inputs)}{hash_files(code)}".encode())
+    cell = WORK / name
+    folder = cell / key.hexdigest()[:16]
+    if folder.exists():
+        logging.info("%s: continuing what an interrupted run left in %s", name, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    yield folder
+    shutil.rmtree(cell)
+
+
+def _write_timing(name: str, arguments: list[str], start_up: float) -> None:
+    """Append one line: all times in seconds, peak memory in bytes."""
+    process = psutil.Process()
+    TIMINGS.parent.mkdir(exist_ok=True)
+    line = {
+        "stage": name,
+        "arguments": arguments,
+        "seconds": round(time.time() - process.create_time(), 2),
+        "start_up_seconds": round(start_up, 2),
+        "loading_seconds": round(sum(_loading_seconds), 2),
+        "peak_memory_bytes": _peak_memory_bytes(),
+    }
+    with TIMINGS.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _peak_memory_bytes() -> int:
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def run(main: Callable[..., None]) -> None:
+    """Call `main` with the command line's arguments; end in one line on a user's mistake.
+
+    Exit status 1 after a UserError or a full disk, 2 after wrong arguments, 130 after Ctrl-C.
+    """
+    start_up = time.time() - psutil.Process().create_time()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    name = Path(sys.argv[0]).stem
+    arguments = sys.argv[1:]
+    try:
+        inspect.signature(main).bind(*arguments)
+    except TypeError:
+        expected = " ".join(f"<{part}>" for part in inspect.signature(main).parameters)
+        logging.error("usage: python -m stages.%s %s", name, expected)
+        sys.exit(2)
+    try:
+        main(*arguments)
+    except UserError as error:
+        logging.error("%s: %s", name, error)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        logging.error("%s: interrupted. Finished work is kept; `dvc repro` continues.", name)
+        sys.exit(130)
+    except Exception as error:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if full or "No space left on device" in str(error):
+            logging.error("%s: the disk is full. Free space, then `dvc repro` continues.", name)
+            sys.exit(1)
+        raise
+    _write_timing(name, arguments, start_up)

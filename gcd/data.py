@@ -1,0 +1,52 @@
+"""Where a task's prompt, samples and pseudo data lie, and how to read them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gcd.core.prompt import parse_prompt, read_prompt_text
+from gcd.core.records import (
+    Conversation,
+    PairedOutput,
+    PseudoConversation,
+    Reason,
+    read_records,
+)
+
+
+def task_folder(task: str) -> Path:
+    """Out of `prepare`: prompt.md, demonstrations.jsonl, development.jsonl, test.jsonl."""
+    return Path("data/tasks", task)
+
+
+def pseudo_folder(task: str) -> Path:
+    """Out of the `make_…` stages, one file each, with its counts."""
+    return Path("data/pseudo", task)
+
+
+def read_prompt(task: str) -> tuple[str, Conversation]:
+    """The task's prompt: its text, and its messages. Raises UserError on a bad file."""
+    path = task_folder(task) / "prompt.md"
+    text = read_prompt_text(path)
+    return text, parse_prompt(text, str(path))
+
+
+@dataclass(frozen=True)
+class PseudoData:
+    """Everything that synthesis made for a task; `reasons` by index of the pair."""
+
+    prompt: str
+    pairs: list[PairedOutput]
+    reasons: dict[int, str]
+    conversations: list[PseudoConversation]
+
+
+def read_pseudo_data(task: str) -> PseudoData:
+    """Raises UserError naming file and line of the first bad record."""
+    folder = pseudo_folder(task)
+    reasons = read_records(folder / "reasons.jsonl", Reason)
+    return PseudoData(
+        prompt=read_prompt(task)[0],
+        pairs=read_records(folder / "paired_outputs.jsonl", PairedOutput),
+        reasons={reason.index: reason.reason for reason in reasons},
+        conversations=read_records(folder / "conversations.jsonl", PseudoConversation),
+    )

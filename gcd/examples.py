@@ -1,0 +1,83 @@
+"""From pseudo data to training examples: what the student reads and what it must write."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from gcd.core.chat import render
+from gcd.core.records import Message, PairedOutput, PseudoConversation
+from gcd.losses import Example
+
+PROMPT_GENERATION_REQUEST = """\
+Two assistants got the same input.
+
+Input:
+{pseudo_input}
+
+Output of the assistant that had no instructions:
+{student_output}
+
+Output of the assistant that had been given a prompt:
+{teacher_output}
+
+Write down the prompt that the second assistant had been given, and then the reason why it \
+changed the output."""
+
+PROMPT_GENERATION_TARGET = "Prompt:\n{prompt}\n\nReason:\n{reason}"
+
+
+@dataclass(frozen=True)
+class ExampleSet:
+    """Examples, and how many of them were cut at the length limit."""
+
+    examples: list[Example]
+    truncated: int
+
+
+def conversation_examples(
+    tokenizer: Any, conversations: list[PseudoConversation], max_length: int
+) -> ExampleSet:
+    """SFT examples: the conversations without the prompt, labels on the assistant turns."""
+    examples, truncated = [], 0
+    for conversation in conversations:
+        rendered = render(tokenizer, conversation.messages, generation_header=False)
+        truncated += len(rendered.ids) > max_length
+        example = Example(rendered.ids[:max_length], rendered.supervised[:max_length])
+        examples.append(example)
+    return ExampleSet(examples, truncated)
+
+
+def prompt_generation_examples(
+    tokenizer: Any,
+    prompt: str,
+    pairs: list[PairedOutput],
+    reasons: dict[int, str],
+    pg_max_length: int | None,
+) -> ExampleSet:
+    """PG examples: from input and both outputs to prompt and reason (paper, section 3.3).
+
+    Args:
+        tokenizer: of the student.
+        prompt: the prompt file's text.
+        pairs: one example each.
+        reasons: by index of the pair; pairs without a reason are left out.
+        pg_max_length: labels kept of a target; None keeps it whole. The published code cuts at
+            512, which leaves no reason and no end token on long prompts.
+    """
+    examples, truncated = [], 0
+    for pair in pairs:
+        if pair.index not in reasons:
+            continue
+        request = PROMPT_GENERATION_REQUEST.format(**pair.model_dump())
+        target = PROMPT_GENERATION_TARGET.format(prompt=prompt, reason=reasons[pair.index])
+        messages = [
+            Message(role="user", content=request),
+            Message(role="assistant", content=target),
+        ]
+        rendered = render(tokenizer, messages, generation_header=False)
+        end = len(rendered.ids)
+        labels = sum(rendered.supervised)
+        if pg_max_length is not None and labels > pg_max_length:
+            truncated += 1
+            end = rendered.supervised.index(True) + pg_max_length
+        examples.append(Example(rendered.ids[:end], rendered.supervised[:end]))
+    return ExampleSet(examples, truncated)

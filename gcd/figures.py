@@ -1,0 +1,170 @@
+"""The report's figures. The same numbers give the same bytes, as SVG and as PNG.
+
+Marks differ in shape as well as in colour (Okabe and Ito's palette), so that they can be told
+apart in grey and by colour-blind readers.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gcd.cost import REGIMES
+
+COLOURS = ["#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
+LINES = ["-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1))]
+REGIME_TITLES = {
+    "recompute": "everything recomputed\nevery turn",
+    "session_cache": "cache kept\nwithin an episode",
+    "prefix_cache": "prompt's cache shared\nby all episodes",
+}
+STYLE = {
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same glyphs on every machine
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.hashsalt": "generative context distillation",
+    "savefig.facecolor": "white",
+}
+UNITS = [(1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"), (1.0, "FLOP")]
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write `path`.svg and `path`.png, without the dates and versions that would differ."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with mpl.rc_context(STYLE):
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+        figure.savefig(path.with_suffix(".png"), metadata={"Software": None}, dpi=150)
+
+
+def _error(estimates: pd.DataFrame) -> list[list[float]]:
+    """Distances from value to low and to high, in percent, as matplotlib's error bars take them."""
+    low = (estimates["value"] - estimates["low"]).clip(lower=0) * 100
+    high = (estimates["high"] - estimates["value"]).clip(lower=0) * 100
+    return [low.tolist(), high.tolist()]
+
+
+def draw_success(scores: pd.DataFrame, rows: list[str], metrics: dict[str, str]) -> Figure:
+    """Success rates with intervals: one line a row, one mark for each of `metrics`.
+
+    Args:
+        scores: columns row, metric, value, low, high (shares) of one task.
+        rows: the rows from top to bottom.
+        metrics: {metric: label}, in the order of the legend.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 0.9 + 0.62 * len(rows)), layout="constrained")
+        axes = figure.subplots()
+        for place, (metric, label) in enumerate(metrics.items()):
+            found = scores[scores["metric"] == metric]
+            shift = 0.22 * (place - (len(metrics) - 1) / 2)
+            axes.errorbar(
+                found["value"] * 100,
+                [rows.index(row) + shift for row in found["row"]],
+                xerr=_error(found),
+                fmt=MARKERS[place % len(MARKERS)],
+                color=COLOURS[place % len(COLOURS)],
+                markersize=5.5,
+                elinewidth=1.2,
+                capsize=2.5,
+                label=label,
+                clip_on=False,
+            )
+        axes.set_yticks(range(len(rows)), rows)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlim(0, 100)
+        axes.set_xlabel("success rate (%), with interval")
+        axes.grid(axis="x", color="0.9")
+        axes.set_axisbelow(True)
+        for border in range(1, len(rows)):
+            axes.axhline(border - 0.5, color="0.85", linewidth=0.6)
+        axes.tick_params(axis="y", length=0)
+        figure.legend(loc="outside upper center", ncols=len(metrics), frameon=False)
+    return figure
+
+
+def draw_success_against_cost(points: pd.DataFrame, rows: list[str]) -> Figure:
+    """Success against FLOPs per episode, one panel for each regime, on the same axes.
+
+    Args:
+        points: columns row, value, low, high (shares) and one of FLOPs for each of REGIMES.
+        rows: the order of marks and colours.
+    """
+    largest = points[list(REGIMES)].to_numpy().max()
+    scale, unit = next((scale, unit) for scale, unit in UNITS if largest >= scale)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.6, 3.2), layout="constrained")
+        panels = figure.subplots(1, len(REGIMES), sharex=True, sharey=True)
+        for axes, regime in zip(panels, REGIMES, strict=True):
+            for place, row in enumerate(rows):
+                found = points[points["row"] == row]
+                axes.errorbar(
+                    found[regime] / scale,
+                    found["value"] * 100,
+                    yerr=_error(found),
+                    fmt=MARKERS[place % len(MARKERS)],
+                    color=COLOURS[place % len(COLOURS)],
+                    markerfacecolor="none",
+                    markeredgewidth=1.6,
+                    markersize=7,
+                    elinewidth=0.8,
+                    capsize=2,
+                    label=row,
+                    clip_on=False,
+                )
+            axes.set_title(REGIME_TITLES[regime])
+            axes.grid(color="0.9")
+            axes.set_axisbelow(True)
+        panels[0].set_ylim(0, 100)
+        panels[0].set_xlim(0, largest / scale * 1.08)
+        panels[0].set_ylabel("success rate (%)")
+        panels[len(REGIMES) // 2].set_xlabel(f"mean {unit} per episode")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(
+            handles, labels, loc="outside upper center", ncols=min(len(rows), 4), frameon=False
+        )
+    return figure
+
+
+def draw_losses(losses: dict[str, pd.DataFrame], terms: dict[str, list[str]]) -> Figure:
+    """Training losses, one panel a method: each step pale, a running mean over it.
+
+    Args:
+        losses: {method: frame with the columns step and its terms}.
+        terms: {method: the columns to draw}; the same term has the same mark in all panels.
+    """
+    order = sorted({term for names in terms.values() for term in names})
+    columns = min(len(losses), 3)
+    lines = -(-len(losses) // columns)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(1.6 + 2.9 * columns, 0.6 + 2.5 * lines), layout="constrained")
+        panels = figure.subplots(lines, columns, sharey=True, squeeze=False).flatten().tolist()
+        for axes, (method, frame) in zip(panels, losses.items(), strict=False):
+            for term in terms[method]:
+                _draw_term(axes, frame, term, order.index(term))
+            axes.set_title(method)
+            axes.set_yscale("log")
+            axes.set_xlabel("optimizer step")
+            axes.grid(color="0.92", which="major")
+            axes.legend(frameon=False, fontsize=8)
+        for axes in panels[len(losses) :]:
+            axes.set_axis_off()
+        for axes in panels[::columns]:
+            axes.set_ylabel("loss (nats per token), log scale")
+    return figure
+
+
+def _draw_term(axes: Axes, frame: pd.DataFrame, term: str, place: int) -> None:
+    """One loss term; steps at which it has no value are left out."""
+    found = frame[["step", term]].dropna()
+    window = max(1, len(found) // 20)
+    mean = found[term].rolling(window, min_periods=1, center=True).mean()
+    style: dict[str, Any] = {"color": COLOURS[place % len(COLOURS)]}
+    axes.plot(found["step"], found[term], linewidth=0.6, alpha=0.3, **style)
+    line = LINES[place % len(LINES)]
+    axes.plot(found["step"], mean, linewidth=1.6, linestyle=line, label=term, **style)

@@ -1,0 +1,62 @@
+"""Generative Context Distillation: λ · SFT + (1 - λ) · PG (arXiv 2411.15927, section 3.3).
+
+The student imitates the prompted teacher's conversations, and generates, from an input and the
+outputs with and without the prompt, the prompt itself and the reason why it changed the output.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from gcd.adapters import conversation_term, fit_adapter
+from gcd.agents import load_adapted_agent
+from gcd.core.interfaces import Agent
+from gcd.core.params import Count, Params, Section, Share
+from gcd.data import read_pseudo_data
+from gcd.examples import prompt_generation_examples
+from gcd.losses import token_loss_sum
+from gcd.training import Term
+
+
+class Settings(Section):
+    """`sft_weight` is λ; `pg_batch_size` counts PG examples an optimizer step.
+
+    `pg_max_length` cuts PG targets at so many tokens; null trains the whole prompt and reason.
+    """
+
+    sft_weight: Share
+    pg_batch_size: Count
+    pg_max_length: Count | None
+
+
+def rows(settings: Settings) -> list[str]:
+    return ["gcd"]
+
+
+def fit(task: str, params: Params, out: Path, work: Path) -> None:
+    """Train the adapter into `out/adapter/`."""
+    data = read_pseudo_data(task)
+    settings: Settings = params.method
+
+    def terms(tokenizer: Any) -> list[Term]:
+        generation = prompt_generation_examples(
+            tokenizer, data.prompt, data.pairs, data.reasons, settings.pg_max_length
+        )
+        weight = settings.sft_weight
+        return [
+            conversation_term(tokenizer, data.conversations, params, weight=weight),
+            Term(
+                name="prompt_generation",
+                weight=1 - weight,
+                examples=generation.examples,
+                truncated=generation.truncated,
+                batch_size=settings.pg_batch_size,
+                loss_sum=token_loss_sum,
+            ),
+        ]
+
+    fit_adapter(params, terms, out, work)
+
+
+def load_agent(row: str, task: str, params: Params, folder: Path, work: Path) -> Agent:
+    """The adapted model, without a prompt."""
+    return load_adapted_agent(params, folder / "adapter", work)

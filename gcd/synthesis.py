@@ -1,0 +1,232 @@
+"""The four things synthesised from the prompt alone: inputs, paired outputs, reasons, dialogues.
+
+Each function takes a `LanguageModel` and returns what was kept and why the rest was not. All
+conversations of a step are generated in batches (paper, section 3.2; our wording).
+"""
+
+import json
+import random
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from gcd.core.decoding import Sampling
+from gcd.core.errors import UserError
+from gcd.core.interfaces import Task, Wording
+from gcd.core.language_model import LanguageModel
+from gcd.core.params import (
+    MakePseudoConversationsSettings,
+    MakePseudoInputsSettings,
+    MakeReasonsSettings,
+)
+from gcd.core.records import (
+    Conversation,
+    Message,
+    PairedOutput,
+    PseudoConversation,
+    PseudoInput,
+    Reason,
+    Record,
+    write_records,
+    write_text,
+)
+
+INPUTS_REQUEST = """\
+Below is the prompt of {agent}. People bring it {problem}.
+
+<prompt>
+{prompt}
+</prompt>
+
+You invent such problems: short, concrete, each different from the others, with names and paths of \
+their own."""
+INPUTS_QUESTION = "Write a numbered list of {count} new ones, one a line."
+
+REASON_REQUEST = """\
+You explain how a prompt changes what an assistant writes. The prompt is this:
+
+<prompt>
+{prompt}
+</prompt>"""
+REASON_QUESTION = """\
+Input:
+{pseudo_input}
+
+Output without the prompt:
+{student_output}
+
+Output with the prompt:
+{teacher_output}
+
+Explain in at most five sentences why the output with the prompt is different, and name the parts \
+of the prompt that caused it."""
+
+ENVIRONMENT_REQUEST = """\
+You play {environment}. The user is {agent}; whatever it does, you reply with exactly what \
+{environment} would show it, and nothing else. When it has finished, you write {end_token}."""
+
+_LIST_LINE = re.compile(r"^\s*\d+[.)]\s+(.+?)\s*$", re.MULTILINE)
+RecordT = TypeVar("RecordT", bound=Record)
+
+
+@dataclass
+class Synthesis(Generic[RecordT]):
+    """What was kept, and how many of the rest were rejected for which reason."""
+
+    kept: list[RecordT] = field(default_factory=list)
+    rejected: Counter[str] = field(default_factory=Counter)
+
+    def write(self, path: Path, counts: Path, minimum: int, key: str) -> None:
+        """Write records and counts; raises UserError if fewer than `minimum` are usable.
+
+        Args:
+            path, counts: a JSON Lines and a JSON file.
+            minimum: how many records the next stage needs.
+            key: the parameter that holds the minimum, for the error.
+        """
+        summary = {"kept": len(self.kept), "rejected": dict(sorted(self.rejected.items()))}
+        if len(self.kept) < minimum:
+            raise UserError(
+                f"{path}: only {len(self.kept)} usable of at least {minimum} ({key}); rejected: "
+                f"{summary['rejected']}. Make more inputs, or use a stronger model or clearer prompt."
+            )
+        write_text(counts, json.dumps(summary, indent=2, sort_keys=True) + "\n")
+        write_records(path, self.kept)
+
+
+def _normal(text: str) -> str:
+    return " ".join(text.casefold().split()).rstrip(".?!")
+
+
+def make_pseudo_inputs(
+    model: LanguageModel,
+    prompt: str,
+    demonstrations: list[str],
+    wording: Wording,
+    settings: MakePseudoInputsSettings,
+    seed: int,
+) -> Synthesis[PseudoInput]:
+    """Let the model continue shuffled numbered lists of demonstrations with problems of its own.
+
+    Asked in chat, a small model repeats the demonstrations; as the continuation of a list in its
+    own turn it invents. Requests go out in rounds until `count` inputs are kept or
+    `max_requests` are spent. Rejected: duplicates, and lines longer than `max_characters`.
+    """
+    system = INPUTS_REQUEST.format(agent=wording.agent, problem=wording.problem, prompt=prompt)
+    request = [Message(role="system", content=system)]
+    result: Synthesis[PseudoInput] = Synthesis()
+    seen = {_normal(text) for text in demonstrations}
+    shown = min(settings.demonstrations, len(demonstrations))
+    question = INPUTS_QUESTION.format(count=shown + settings.per_request)
+    asked = 0
+    while len(result.kept) < settings.count and asked < settings.max_requests:
+        missing = settings.count - len(result.kept)
+        rounds = min(-(-missing // settings.per_request), settings.max_requests - asked)
+        openings = []
+        for number in range(asked, asked + rounds):
+            drawn = random.Random(f"{seed}/demonstrations/{number}").sample(demonstrations, shown)
+            openings.append("".join(f"{n}. {text}\n" for n, text in enumerate(drawn, start=1)))
+        replies = model.generate(
+            request,
+            [[Message(role="user", content=question)]] * rounds,
+            max_new_tokens=settings.max_new_tokens,
+            sampling=Sampling(settings.temperature, settings.top_p, f"{seed}/inputs/{asked}"),
+            openings=openings,
+            progress="make_pseudo_inputs",
+        )
+        for reply in replies:
+            if reply is None:
+                raise UserError("The prompt leaves no room for pseudo inputs in the context.")
+            lines = _LIST_LINE.findall(reply.text)[shown:]
+            # A reply cut at its limit ends in half a problem.
+            _keep_inputs(lines if reply.complete else lines[:-1], seen, settings, result)
+        asked += rounds
+    return result
+
+
+def _keep_inputs(
+    lines: list[str],
+    seen: set[str],
+    settings: MakePseudoInputsSettings,
+    result: Synthesis[PseudoInput],
+) -> None:
+    """Sort new problems into kept and rejected, up to `count` kept."""
+    for text in lines:
+        if len(result.kept) == settings.count:
+            return
+        if _normal(text) in seen:
+            result.rejected["duplicate"] += 1
+        elif len(text) > settings.max_characters:
+            result.rejected["too long"] += 1
+        else:
+            seen.add(_normal(text))
+            result.kept.append(PseudoInput(index=len(result.kept), text=text))
+
+
+def make_paired_outputs(
+    model: LanguageModel,
+    prompt: Conversation,
+    inputs: list[PseudoInput],
+    task: Task,
+    max_new_tokens: int,
+) -> Synthesis[PairedOutput]:
+    """Answer every input with the prompt (teacher) and without (student), both greedily.
+
+    Rejected: inputs that the teacher does not answer with a valid action (off the prompt's topic,
+    or beyond the model), and empty student outputs.
+    """
+    opened = [[Message(role="user", content=task.first_message(item.text))] for item in inputs]
+    outputs = [
+        model.generate(context, opened, max_new_tokens=max_new_tokens, progress=label)
+        for context, label in ((prompt, "teacher outputs"), ([], "student outputs"))
+    ]
+    result: Synthesis[PairedOutput] = Synthesis()
+    for item, teacher, student in zip(inputs, *outputs, strict=True):
+        if teacher is None or student is None or not student.text:
+            result.rejected["empty"] += 1
+        elif not teacher.complete:
+            result.rejected["teacher output too long"] += 1
+        elif task.parse_action(teacher.text) is None:
+            result.rejected["teacher output without a valid action"] += 1
+        else:
+            result.kept.append(
+                PairedOutput(
+                    index=item.index,
+                    pseudo_input=item.text,
+                    teacher_output=teacher.text,
+                    student_output=student.text,
+                )
+            )
+    return result
+
+
+def make_reasons(
+    model: LanguageModel,
+    prompt: str,
+    pairs: list[PairedOutput],
+    settings: MakeReasonsSettings,
+    seed: int,
+) -> Synthesis[Reason]:
+    """Ask why the prompt changed the output. Rejected: empty, and cut at the token limit."""
+    replies = model.generate(
+        [Message(role="system", content=REASON_REQUEST.format(prompt=prompt))],
+        [
+            [Message(role="user", content=REASON_QUESTION.format(**pair.model_dump()))]
+            for pair in pairs
+        ],
+        max_new_tokens=settings.max_new_tokens,
+        sampling=Sampling(settings.temperature, settings.top_p, f"{seed}/reasons"),
+        progress="reasons",
+    )
+    result: Synthesis[Reason] = Synthesis()
+    for pair, reply in zip(pairs, replies, strict=True):
+        if reply is None or not reply.text:
+            result.rejected["empty"] += 1
+        elif not reply.complete:
+            result.rejected["too long"] += 1
+        else:
+            result.kept.append(Reason(index=pair.index, reason=reply.text))
+    return result

@@ -1,0 +1,38 @@
+"""Answer every pseudo input twice: with the prompt (teacher) and without it (student).
+
+python -m stages.make_paired_outputs os_interaction
+"""
+
+from gcd.core.interfaces import load_task
+from gcd.core.language_model import BASE, load_language_model
+from gcd.core.params import read_params
+from gcd.core.records import PseudoInput, read_records
+from gcd.core.stage import run, work_folder
+from gcd.data import pseudo_folder, read_prompt, task_folder
+from gcd.synthesis import make_paired_outputs
+
+
+def main(task: str) -> None:
+    params = read_params("seed", "model", "teacher", "make_paired_outputs")
+    out = pseudo_folder(task)
+    inputs = out / "inputs.jsonl"
+    cell = f"make_paired_outputs-{task}"
+    with work_folder(cell, params, [BASE / "model.json", task_folder(task), inputs]) as work:
+        model = load_language_model(params.model, work)
+        made = make_paired_outputs(
+            model,
+            read_prompt(task)[1],
+            read_records(inputs, PseudoInput),
+            load_task(task),
+            params.teacher.max_new_tokens,
+        )
+        made.write(
+            out / "paired_outputs.jsonl",
+            out / "paired_outputs_counts.json",
+            params.make_paired_outputs.minimum,
+            "make_paired_outputs.minimum",
+        )
+
+
+if __name__ == "__main__":
+    run(main)

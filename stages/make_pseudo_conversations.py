@@ -1,0 +1,37 @@
+"""Self role-playing: the model plays the agent and, roles swapped, its environment.
+
+python -m stages.make_pseudo_conversations os_interaction
+"""
+
+from gcd.core.interfaces import load_task
+from gcd.core.language_model import BASE, load_language_model
+from gcd.core.params import read_params
+from gcd.core.records import PairedOutput, read_records
+from gcd.core.stage import run, work_folder
+from gcd.data import pseudo_folder, read_prompt, task_folder
+from gcd.role_play import make_pseudo_conversations
+
+
+def main(task: str) -> None:
+    params = read_params("seed", "model", "teacher", "make_pseudo_conversations")
+    settings = params.make_pseudo_conversations
+    out = pseudo_folder(task)
+    pairs = out / "paired_outputs.jsonl"
+    cell = f"make_pseudo_conversations-{task}"
+    with work_folder(cell, params, [BASE / "model.json", task_folder(task), pairs]) as work:
+        model = load_language_model(params.model, work)
+        made = make_pseudo_conversations(
+            model,
+            read_prompt(task)[1],
+            read_records(pairs, PairedOutput),
+            load_task(task),
+            settings,
+            params.teacher.max_new_tokens,
+        )
+        key = "make_pseudo_conversations.minimum"
+        counts = out / "conversations_counts.json"
+        made.write(out / "conversations.jsonl", counts, settings.minimum, key)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,35 @@
+"""The teacher reads the prompt and invents problems that a user could bring.
+
+python -m stages.make_pseudo_inputs os_interaction
+"""
+
+from gcd.core.interfaces import load_task
+from gcd.core.language_model import BASE, load_language_model
+from gcd.core.params import read_params
+from gcd.core.stage import run, work_folder
+from gcd.data import pseudo_folder, read_prompt, task_folder
+from gcd.synthesis import make_pseudo_inputs
+
+
+def main(task: str) -> None:
+    params = read_params("seed", "model", "make_pseudo_inputs")
+    settings = params.make_pseudo_inputs
+    module = load_task(task)
+    out = pseudo_folder(task)
+    cell = f"make_pseudo_inputs-{task}"
+    with work_folder(cell, params, [BASE / "model.json", task_folder(task)]) as work:
+        demonstrations = [
+            sample.problem
+            for sample in module.read_samples(task_folder(task) / "demonstrations.jsonl")
+        ]
+        model = load_language_model(params.model, work)
+        prompt = read_prompt(task)[0]
+        made = make_pseudo_inputs(
+            model, prompt, demonstrations, module.WORDING, settings, params.seed
+        )
+        key = "make_pseudo_inputs.minimum"
+        made.write(out / "inputs.jsonl", out / "inputs_counts.json", settings.minimum, key)
+
+
+if __name__ == "__main__":
+    run(main)

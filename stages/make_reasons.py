@@ -1,0 +1,31 @@
+"""Ask why the prompt changed the output of each pair.
+
+python -m stages.make_reasons os_interaction
+"""
+
+from gcd.core.language_model import BASE, load_language_model
+from gcd.core.params import read_params
+from gcd.core.records import PairedOutput, read_records
+from gcd.core.stage import run, work_folder
+from gcd.data import pseudo_folder, read_prompt, task_folder
+from gcd.synthesis import make_reasons
+
+
+def main(task: str) -> None:
+    params = read_params("seed", "model", "make_reasons")
+    settings = params.make_reasons
+    out = pseudo_folder(task)
+    pairs = out / "paired_outputs.jsonl"
+    cell = f"make_reasons-{task}"
+    with work_folder(cell, params, [BASE / "model.json", task_folder(task), pairs]) as work:
+        model = load_language_model(params.model, work)
+        prompt = read_prompt(task)[0]
+        made = make_reasons(
+            model, prompt, read_records(pairs, PairedOutput), settings, params.seed
+        )
+        key = "make_reasons.minimum"
+        made.write(out / "reasons.jsonl", out / "reasons_counts.json", settings.minimum, key)
+
+
+if __name__ == "__main__":
+    run(main)
