@@ -1,4 +1,4 @@
-"""Agents: a language model, the prompt it carries (or none), and the adapter inside it (or none)."""
+"""Agents: a language model, the prompt it carries (or none), its adapter (or none)."""
 
 from pathlib import Path
 

@@ -10,9 +10,9 @@ forward pass over n new tokens with c tokens in the cache costs
 - Attention is counted dense, as `torch.utils.flop_counter.FlopCounterMode` counts it and as a
   plain kernel works; a kernel that skips the masked half does less.
 - The head is applied to one position a pass, the last: the only one that generation reads.
-- A reply of m tokens (its end-of-turn token included) takes the pass that reads its context, whose logits give the first token, and
-  m - 1 passes of one token each. The last token is read by nobody within the reply, so with a
-  session's cache it is one of the new tokens of the next turn.
+- A reply of m tokens (its end-of-turn token included) takes the pass that reads its context, whose
+  logits give the first token, and m - 1 passes of one token each. The last token is read by nobody
+  within the reply, so with a session's cache it is one of the new tokens of the next turn.
 
 The same episode is priced in three regimes, by how long the key-value cache lives:
 
@@ -192,8 +192,7 @@ def row_costs(model: Architecture, row: Row, teacher: Row) -> dict[str, object] 
         "output_tokens": round(outputs / len(episodes), TOKEN_DIGITS),
         "flops": {regime: round(flops[regime]) for regime in REGIMES},
         "flops_relative_to_full_prompt": {
-            regime: round(flops[regime] / teacher_flops[regime], RATIO_DIGITS)
-            for regime in REGIMES
+            regime: round(flops[regime] / teacher_flops[regime], RATIO_DIGITS) for regime in REGIMES
         },
         "flops_relative_on_teacher_episodes": {
             regime: round(same_turns[regime] / teacher_flops[regime], RATIO_DIGITS)

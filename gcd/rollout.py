@@ -34,9 +34,7 @@ def play(
     for start in range(0, len(samples), live):
         group = samples[start : start + live]
         with ExitStack() as stack:
-            environments = [
-                stack.enter_context(task.start(sample, settings)) for sample in group
-            ]
+            environments = [stack.enter_context(task.start(sample, settings)) for sample in group]
             turns = _run(agent, task, environments)
             for sample, environment, played in zip(group, environments, turns, strict=True):
                 episodes.append(
@@ -62,9 +60,7 @@ def _run(agent: Agent, task: Task, environments: list[Environment]) -> list[list
     # A command may run for seconds; threads keep one slow sandbox from holding up the others.
     with ThreadPoolExecutor(max_workers=len(environments)) as pool:
         while True:
-            running = [
-                place for place, item in enumerate(environments) if item.status == "running"
-            ]
+            running = [place for place, item in enumerate(environments) if item.status == "running"]
             if not running:
                 return turns
             replies = agent.reply([environments[place].messages for place in running])
@@ -76,9 +72,7 @@ def _run(agent: Agent, task: Task, environments: list[Environment]) -> list[list
                 for place, reply in zip(running, replies, strict=True)
                 if reply is not None
             ]
-            observations = pool.map(
-                lambda pair: environments[pair[0]].step(pair[1].text), answered
-            )
+            observations = pool.map(lambda pair: environments[pair[0]].step(pair[1].text), answered)
             for (place, reply), observation in zip(answered, observations, strict=True):
                 turns[place].append(_turn(task, reply, observation))
 
@@ -98,9 +92,7 @@ def visited_states(episodes: list[Episode], task: Task, limit: int) -> list[Teac
     """The states in which `episodes` replied, in order, the first `limit` of them."""
     states: list[TeacherState] = []
     for episode in episodes:
-        messages: Conversation = [
-            Message(role="user", content=task.first_message(episode.problem))
-        ]
+        messages: Conversation = [Message(role="user", content=task.first_message(episode.problem))]
         for turn in episode.turns:
             states.append(
                 TeacherState(index=len(states), messages=list(messages), action=turn.action)

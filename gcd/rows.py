@@ -79,6 +79,8 @@ def check_same_samples(task: str, rows: dict[str, Row]) -> None:
             f"{sorted(rows)}. Put {FULL_PROMPT!r} under `methods:` in params.yaml."
         )
     teacher = rows[FULL_PROMPT]
+    if not teacher.episodes:
+        raise UserError(f"{task}, row {FULL_PROMPT!r}: no episodes. Run `dvc repro`.")
     expected_samples = [episode.index for episode in teacher.episodes]
     expected_states = [str(reply.index) for reply in teacher.state_replies]
     for name, row in rows.items():

@@ -39,6 +39,7 @@ class Estimate:
     n: int
 
     def rounded(self) -> dict[str, float]:
+        """As in scores.json."""
         return {
             "value": round(self.value, DIGITS),
             "low": round(self.low, DIGITS),
@@ -80,9 +81,7 @@ class Bootstrap:
             return None
         tail = (1 - self.confidence) / 2
         low, high = np.quantile(above[kept] / below[kept], [tail, 1 - tail])
-        return Estimate(
-            float(numerator.sum() / denominator.sum()), float(low), float(high), n
-        )
+        return Estimate(float(numerator.sum() / denominator.sum()), float(low), float(high), n)
 
 
 def wilson(successes: int, n: int, confidence: float) -> Estimate | None:
@@ -124,9 +123,7 @@ def valid_action_rate(episodes: list[Episode], bootstrap: Bootstrap) -> Estimate
     """Share of turns with an action; `n` counts turns, the bootstrap draws whole episodes."""
     turns = [len(episode.turns) for episode in episodes]
     valid = [sum(turn.action is not None for turn in episode.turns) for episode in episodes]
-    estimate = bootstrap.ratio(
-        np.array(valid, dtype=np.float64), np.array(turns, dtype=np.float64)
-    )
+    estimate = bootstrap.ratio(np.array(valid, dtype=np.float64), np.array(turns, dtype=np.float64))
     return estimate and Estimate(estimate.value, estimate.low, estimate.high, n=sum(turns))
 
 

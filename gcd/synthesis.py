@@ -8,7 +8,6 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -18,7 +17,6 @@ from gcd.core.errors import UserError
 from gcd.core.interfaces import Task, Wording
 from gcd.core.language_model import LanguageModel
 from gcd.core.params import (
-    MakePseudoConversationsSettings,
     MakePseudoInputsSettings,
     MakeReasonsSettings,
 )
@@ -26,7 +24,6 @@ from gcd.core.records import (
     Conversation,
     Message,
     PairedOutput,
-    PseudoConversation,
     PseudoInput,
     Reason,
     Record,
@@ -90,8 +87,9 @@ class Synthesis(Generic[RecordT]):
         summary = {"kept": len(self.kept), "rejected": dict(sorted(self.rejected.items()))}
         if len(self.kept) < minimum:
             raise UserError(
-                f"{path}: only {len(self.kept)} usable of at least {minimum} ({key}); rejected: "
-                f"{summary['rejected']}. Make more inputs, or use a stronger model or clearer prompt."
+                f"{path}: only {len(self.kept)} usable, at least {minimum} are needed ({key}); "
+                f"rejected: {summary['rejected']}. Make more inputs, or use a stronger model or a "
+                "clearer prompt."
             )
         write_text(counts, json.dumps(summary, indent=2, sort_keys=True) + "\n")
         write_records(path, self.kept)

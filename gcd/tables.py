@@ -115,7 +115,7 @@ def results_table(scores: Scores, rows: list[str]) -> pd.DataFrame:
 
 
 def flops(value: float) -> str:
-    """FLOPs in units of 10^9, three digits after the point."""
+    """FLOPs in units of 10^9, one digit after the point."""
     return f"{value / 1e9:,.1f}"
 
 

@@ -207,7 +207,11 @@ def train(
     trainer.model.train()
     interval = 1.0 if sys.stderr.isatty() else 15.0
     with tqdm(
-        total=trainer.total, initial=len(trainer.rows), desc="train", unit="step", mininterval=interval
+        total=trainer.total,
+        initial=len(trainer.rows),
+        desc="train",
+        unit="step",
+        mininterval=interval,
     ) as bar:
         while len(trainer.rows) < trainer.total:
             trainer.step()

@@ -32,9 +32,11 @@ RULES = [
     Rule(
         "full_prompt and gcd succeed, no_prompt does not",
         (FULL_PROMPT, "gcd", "no_prompt"),
-        lambda played: succeeded(played[FULL_PROMPT])
-        and succeeded(played["gcd"])
-        and not succeeded(played["no_prompt"]),
+        lambda played: (
+            succeeded(played[FULL_PROMPT])
+            and succeeded(played["gcd"])
+            and not succeeded(played["no_prompt"])
+        ),
     ),
     Rule(
         "one of full_prompt and gcd succeeds, the other does not",
@@ -96,9 +98,7 @@ def choose_samples(rows: dict[str, Row]) -> list[tuple[Rule, Played | None]]:
         fitting = (
             played
             for played in samples
-            if all(name in rows for name in rule.rows)
-            and played not in taken
-            and rule.fits(played)
+            if all(name in rows for name in rule.rows) and played not in taken and rule.fits(played)
         )
         chosen.append((rule, next(fitting, None)))
     return chosen
@@ -113,8 +113,8 @@ def render_samples(task: str, rows: dict[str, Row]) -> str:
             parts.append("No sample that is not shown already fits this rule.")
             continue
         first = next(iter(played.values()))
-        labels = ", ".join(f"{name} {value}" for name, value in sorted(first.groups.items()))
-        parts.append(f"Sample {escape(first.index)}{escape(f' ({labels})') if labels else ''}:")
+        labels = [f"{name} {value}" for name, value in sorted(first.groups.items())]
+        parts.append(f"Sample {escape(', '.join([first.index, *labels]))}:")
         parts.append(fence(first.problem))
         parts += [render_episode(name, episode) for name, episode in played.items()]
     return "\n\n".join(parts)

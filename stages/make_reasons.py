@@ -20,9 +20,7 @@ def main(task: str) -> None:
     with work_folder(cell, params, [BASE / "model.json", task_folder(task), pairs]) as work:
         model = load_language_model(params.model, work)
         prompt = read_prompt(task)[0]
-        made = make_reasons(
-            model, prompt, read_records(pairs, PairedOutput), settings, params.seed
-        )
+        made = make_reasons(model, prompt, read_records(pairs, PairedOutput), settings, params.seed)
         key = "make_reasons.minimum"
         made.write(out / "reasons.jsonl", out / "reasons_counts.json", settings.minimum, key)
 

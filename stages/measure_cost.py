@@ -1,6 +1,6 @@
 """Price the recorded episodes in tokens, FLOPs and cache bytes. Needs no model, measures no time.
 
-    python -m stages.measure_cost
+python -m stages.measure_cost
 """
 
 import json

@@ -1,6 +1,6 @@
 """Write reports/report.md with its tables and figures, from recorded files only.
 
-    python -m stages.report
+python -m stages.report
 """
 
 import shutil

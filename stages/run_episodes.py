@@ -26,17 +26,20 @@ def main(task: str, method: str) -> None:
             agent = load_method(method).load_agent(row, task, params, fitted, work)
             samples = module.read_samples(task_folder(task) / "test.jsonl")
             live = params.run_episodes.live_environments
-            episodes = play(
-                agent, module, params.task, samples, task_name=task, row=row, live=live
-            )
+            episodes = play(agent, module, params.task, samples, task_name=task, row=row, live=live)
             answers = answer_states(agent, module, read_records(states, TeacherState))
             write_records(out / row / "state_replies.jsonl", answers)
-            write_records(out / row / "agent.json", [AgentRecord(
-                row=row,
-                deployment=agent.deployment,
-                prompt_tokens=agent.prompt_tokens,
-                adapter_parameters=agent.adapter_parameters,
-            )])
+            write_records(
+                out / row / "agent.json",
+                [
+                    AgentRecord(
+                        row=row,
+                        deployment=agent.deployment,
+                        prompt_tokens=agent.prompt_tokens,
+                        adapter_parameters=agent.adapter_parameters,
+                    )
+                ],
+            )
             write_records(out / row / "episodes.jsonl", episodes)
 
 

@@ -1,6 +1,6 @@
 """Score the recorded episodes: success, agreement with the teacher, intervals. Needs no model.
 
-    python -m stages.score
+python -m stages.score
 """
 
 import json

@@ -65,7 +65,7 @@ def decode(
     max_new_tokens: int,
     stop: set[int],
     choose: Callable[[Tensor, list[int]], list[int]],
-    finished: Callable[[], None],
+    finished: Callable[[], object],
 ) -> list[list[int]]:
     """New ids of each sequence, up to and with its end token or `max_new_tokens`.
 

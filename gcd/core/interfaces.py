@@ -114,8 +114,10 @@ class Method(Protocol):
 
 
 def load_task(name: str) -> Task:
+    """The module gcd/tasks/<name>.py."""
     return cast(Task, import_module(f"gcd.tasks.{name}"))
 
 
 def load_method(name: str) -> Method:
+    """The module gcd/methods/<name>.py."""
     return cast(Method, import_module(f"gcd.methods.{name}"))

@@ -30,6 +30,7 @@ BASE = Path("models/base")
 
 
 def device() -> torch.device:
+    """The GPU if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -160,7 +161,7 @@ class LanguageModel:
         ]
         prefix_ids = requests[0][0] if requests else []
         suffixes = [suffix for _, suffix in requests]
-        room = self.model.config.max_position_embeddings - len(prefix_ids) - max_new_tokens
+        room = self._room(len(prefix_ids), max_new_tokens)
         replies: list[Reply | None] = [None] * len(suffixes)
         interval = 1.0 if sys.stderr.isatty() else 15.0
         with tqdm(total=len(suffixes), desc=progress, unit="reply", mininterval=interval) as bar:
@@ -188,6 +189,17 @@ class LanguageModel:
                 for index, reply in zip(batch, done, strict=True):
                     replies[index] = reply
         return replies
+
+    def _room(self, prompt_tokens: int, max_new_tokens: int) -> int:
+        """How many tokens a conversation may have; raises UserError if the prompt leaves none."""
+        limit = self.model.config.max_position_embeddings
+        if prompt_tokens + max_new_tokens >= limit:
+            raise UserError(
+                f"The prompt has {prompt_tokens} tokens and a reply up to {max_new_tokens}, the "
+                f"model's context holds {limit}. Shorten the prompt, lower max_new_tokens, or "
+                "choose a model with a longer context."
+            )
+        return int(limit - prompt_tokens - max_new_tokens)
 
     def _batches(
         self, suffixes: list[list[int]], room: int, max_new_tokens: int

@@ -43,15 +43,21 @@ class WheelSource(Section):
 
 
 class HubSource(Section):
+    """A repository of the model hub; `revision` is a commit, a tag or a branch."""
+
     id: str
     revision: str
 
 
 class PathSource(Section):
+    """A local folder in transformers' format."""
+
     folder: str
 
 
 class PrepareModelSettings(Section):
+    """Where the base model comes from: `source` picks one of the three."""
+
     source: Literal["wheel", "hub", "path"]
     wheel: WheelSource
     hub: HubSource
@@ -67,10 +73,18 @@ class ModelSettings(Section):
 
 
 class TeacherSettings(Section):
+    """How long an agent turn of the prompted teacher (and of the student) may get."""
+
     max_new_tokens: Count
 
 
 class MakePseudoInputsSettings(Section):
+    """How pseudo inputs are asked for.
+
+    `per_request` new inputs are asked after `demonstrations` shown ones, in at most `max_requests`
+    requests, until `count` are kept; fewer than `minimum` are an error.
+    """
+
     count: Count
     minimum: Count
     max_requests: Count
@@ -83,10 +97,14 @@ class MakePseudoInputsSettings(Section):
 
 
 class MakePairedOutputsSettings(Section):
+    """Fewer than `minimum` usable pairs are an error."""
+
     minimum: Count
 
 
 class MakeReasonsSettings(Section):
+    """Sampling of reasons; fewer than `minimum` usable ones are an error."""
+
     minimum: Count
     temperature: Positive
     top_p: Share
@@ -94,6 +112,8 @@ class MakeReasonsSettings(Section):
 
 
 class MakePseudoConversationsSettings(Section):
+    """Self role-playing: at most `max_turns` agent turns; the environment ends with `end_token`."""
+
     minimum: Count
     max_turns: Count
     end_token: str
@@ -101,6 +121,8 @@ class MakePseudoConversationsSettings(Section):
 
 
 class LoraSettings(Section):
+    """LoRA on all linear layers."""
+
     rank: Count
     alpha: Count
     dropout: Share
@@ -122,15 +144,21 @@ class TrainSettings(Section):
 
 
 class RecordTeacherStatesSettings(Section):
+    """How many teacher-visited states every row answers."""
+
     max_states: Count
 
 
 class RunEpisodesSettings(Section):
+    """Length of an agent turn in tokens, and how many episodes are played at the same time."""
+
     max_new_tokens: Count
     live_environments: Count
 
 
 class ScoreSettings(Section):
+    """Level of the intervals, and resamples of the bootstrap."""
+
     confidence: Annotated[float, Field(gt=0, lt=1)]
     bootstrap_samples: Count
 

@@ -18,11 +18,15 @@ def read_prompt_text(path: Path) -> str:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); a prompt file is expected.") from error
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); a prompt file is expected."
+        ) from error
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8.") from error
+        raise UserError(
+            f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8."
+        ) from error
     if "\0" in text:
         raise UserError(f"{path}: a binary file; a prompt is plain text.")
     if not text.strip():

@@ -24,6 +24,8 @@ RecordT = TypeVar("RecordT", bound=Record)
 
 
 class Message(Record):
+    """One turn of a conversation."""
+
     role: Literal["system", "user", "assistant"]
     content: str
 
@@ -168,13 +170,14 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
 def read_records(path: Path, kind: type[RecordT]) -> list[RecordT]:
     """Read a file of `kind` records; raises UserError naming file and line of the first bad one."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines(): it also splits at U+2028 and others, which JSON leaves as they are.
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file. Run `dvc repro` to make it.") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text (byte {error.start}).") from error
     records = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(lines if lines != [""] else [], start=1):
         try:
             records.append(kind.model_validate_json(line))
         except ValidationError as error:

@@ -20,7 +20,12 @@ Prefix = list[tuple[Tensor, Tensor]]  # per layer: keys and values, each [key he
 
 
 def _read_suffix(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, prefix: tuple[Tensor, Tensor], scale: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor,
+    prefix: tuple[Tensor, Tensor],
+    scale: float,
 ) -> Tensor:
     """Many queries: the prompt's keys in front of the suffix's, through the fused kernel."""
     batch, length = query.shape[0], query.shape[2]
@@ -90,15 +95,9 @@ def compute_prefix(base: Any, prompt_ids: list[int]) -> Prefix:
     """Keys and values of the prompt, computed once.
 
     Raises:
-        UserError: the prompt does not fit the context, or the model's attention is of a kind
-            (sliding windows, soft caps) that the shared form does not reproduce.
+        UserError: the model's attention is of a kind (sliding windows, soft caps) that the shared
+            form does not reproduce.
     """
-    limit = base.config.max_position_embeddings
-    if len(prompt_ids) >= limit:
-        raise UserError(
-            f"The prompt has {len(prompt_ids)} tokens, the model's context holds {limit}. "
-            "Shorten the prompt or choose a model with a longer context."
-        )
     base.set_attn_implementation("sdpa")
     ids = torch.tensor([prompt_ids], device=base.device)
     cache = base.model(input_ids=ids, use_cache=True).past_key_values

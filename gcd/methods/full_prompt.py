@@ -13,6 +13,7 @@ class Settings(Section):
 
 
 def rows(settings: Settings) -> list[str]:
+    """One row, named like the method."""
     return ["full_prompt"]
 
 

@@ -29,6 +29,7 @@ class Settings(Section):
 
 
 def rows(settings: Settings) -> list[str]:
+    """One row, named like the method."""
     return ["gcd"]
 
 

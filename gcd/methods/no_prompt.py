@@ -12,6 +12,7 @@ class Settings(Section):
 
 
 def rows(settings: Settings) -> list[str]:
+    """One row, named like the method."""
     return ["no_prompt"]
 
 

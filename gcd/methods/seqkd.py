@@ -19,6 +19,7 @@ class Settings(Section):
 
 
 def rows(settings: Settings) -> list[str]:
+    """One row, named like the method."""
     return ["seqkd"]
 
 

@@ -1,0 +1,301 @@
+"""The report: the same bytes twice, and no text of a model can change the page's structure."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from markdown_it import MarkdownIt
+
+from gcd.core.errors import UserError
+from gcd.core.records import Action, AgentRecord, Episode, StateReply, Turn
+from gcd.cost import Architecture, ModelRecord, cost_tasks
+from gcd.reporting import TaskResults, loss_terms, order_rows, read_losses, write_report
+from gcd.rows import FULL_PROMPT, Row
+from gcd.scoring import Bootstrap, score_tasks
+from gcd.tables import data_table, interval, markdown, read_json
+from gcd.transcripts import MESSAGE_LINES, choose_samples, escape, fence, printable
+
+HOSTILE = [
+    "```bash\nls\n```\n## Forged heading\n",
+    "`````\n````text\n<script>alert(1)</script>\n```",
+    "</details><img src=x onerror=alert(1)>",
+    "| a | b |\n|---|---|\n| 1 | 2 |",
+    "~~~\n# not a heading\n~~~",
+    "\u202egnp.exe\x1b[31mred\x1b[0m\x00",
+    "\r# after a carriage return\r\n- item",
+    "word " * 400,
+    "",
+]
+MODEL = ModelRecord(
+    source="tiny <b>model</b>",
+    architecture=Architecture(
+        layers=2,
+        hidden_size=24,
+        heads=3,
+        key_value_heads=1,
+        head_size=8,
+        intermediate_size=40,
+        vocabulary_size=50,
+        bytes_per_value=4,
+    ),
+    parameters=12_345_678,
+)
+ROWS = [FULL_PROMPT, "no_prompt", "seqkd", "gcd"]
+
+
+def make_episode(row: str, index: int, score: float, reply: str, tier: str) -> Episode:
+    turns = [
+        Turn(
+            reply=reply,
+            context_tokens=12,
+            reply_tokens=6,
+            complete=True,
+            action=Action(kind="bash", content="ls"),
+            observation=reply,
+        ),
+        Turn(
+            reply="done",
+            context_tokens=40,
+            reply_tokens=3,
+            complete=False,
+            action=None,
+            observation=None,
+        ),
+    ]
+    return Episode(
+        task="os",
+        row=row,
+        index=f"{index}",
+        groups={"tier": tier, "family": "a|b"},
+        problem=reply,
+        status="completed",
+        score=score,
+        prompt_tokens=0,
+        turns=turns,
+        error=None,
+    )
+
+
+def make_row(row: str, scores: list[float], replies: list[str]) -> Row:
+    """The last sample is hard, the others are easy."""
+    prompt = 100 if row == FULL_PROMPT else 0
+    tiers = ["easy"] * (len(scores) - 1) + ["hard"]
+    return Row(
+        method=row,
+        agent=AgentRecord(row=row, deployment="base", prompt_tokens=prompt, adapter_parameters=0),
+        episodes=[
+            make_episode(row, index, score, replies[index % len(replies)], tiers[index])
+            for index, score in enumerate(scores)
+        ],
+        state_replies=[
+            StateReply(
+                index=0,
+                reply="r",
+                action=None,
+                teacher_action=Action(kind="bash", content="ls"),
+            )
+        ],
+    )
+
+
+def make_results(replies: list[str]) -> TaskResults:
+    records = {
+        "gcd": make_row("gcd", [0, 1, 0, 0], replies),
+        FULL_PROMPT: make_row(FULL_PROMPT, [1, 1, 1, 0], replies),
+        "no_prompt": make_row("no_prompt", [0, 0, 0, 0], replies),
+        "seqkd": make_row("seqkd", [0, 1, 1, 0], replies),
+    }
+    steps = pd.DataFrame(
+        {
+            "step": [1, 2, 3],
+            "epoch": [0.5, 1.0, 1.5],
+            "loss": [2.0, 1.0, 0.5],
+            "sft": [2.0, 1.0, 0.5],
+            "learning_rate": [1e-4] * 3,
+            "tokens": [10, 20, 30],
+        }
+    )
+    scores = score_tasks({"os": records}, Bootstrap(0.95, 50, 0))
+    costs = cost_tasks(MODEL.architecture, {"os": records})
+    return TaskResults(
+        task="os",
+        rows=order_rows(records, ROWS),
+        records=records,
+        scores=scores["os"],
+        costs=costs["os"],
+        losses={"seqkd": steps, "gcd": steps.assign(prompt_generation=[1.0, float("nan"), 0.1])},
+    )
+
+
+def write(folder: Path, replies: list[str]) -> dict[str, bytes]:
+    """Write the report; returns {file: bytes}."""
+    data = pd.DataFrame([{"Task": "os", "Data": "inputs", "Kept": 3}])
+    write_report([make_results(replies)], data, MODEL, 0.95, folder)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def structure(text: str) -> list[str]:
+    """The page's block structure as a Markdown renderer sees it, without the texts."""
+    parser = MarkdownIt("commonmark").enable("table")
+    return [token.type for token in parser.parse(text)]
+
+
+def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
+    first, second = write(tmp_path / "a", ["ls"]), write(tmp_path / "b", ["ls"])
+    assert first == second
+    assert set(first) == {
+        "report.md",
+        "tables/data.csv",
+        "tables/os_costs.csv",
+        "tables/os_results.csv",
+        *(
+            f"figures/os_{name}.{kind}"
+            for name in ("success", "success_against_cost", "loss")
+            for kind in ("svg", "png")
+        ),
+    }
+
+
+def test_every_figure_that_is_linked_exists(tmp_path: Path) -> None:
+    files = write(tmp_path, ["ls"])
+    links = re.findall(r"!\[.+?\]\((.+?)\)", files["report.md"].decode())
+    assert len(links) == 3
+    assert set(links) <= set(files)
+
+
+def test_hostile_replies_do_not_change_the_structure(tmp_path: Path) -> None:
+    plain = write(tmp_path / "plain", ["ls"])["report.md"].decode()
+    hostile = write(tmp_path / "hostile", HOSTILE)["report.md"].decode()
+    assert structure(hostile) == structure(plain)
+    assert "html_block" not in structure(hostile)
+    inline = MarkdownIt("commonmark").enable("table").parse(hostile)
+    children = [child.type for token in inline for child in token.children or []]
+    assert "html_inline" not in children
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_fence_holds_its_text(text: str) -> None:
+    tokens = MarkdownIt("commonmark").parse(f"before\n\n{fence(text)}\n\nafter")
+    kinds = [token.type for token in tokens]
+    paragraph = ["paragraph_open", "inline", "paragraph_close"]
+    assert kinds == [*paragraph, "fence", *paragraph]
+
+
+def test_fence_is_longer_than_any_run_of_backticks() -> None:
+    assert fence("ls").startswith("```text\n")
+    assert fence("```").startswith("````text\n")
+    assert fence("a ````` b").startswith("``````text\n")
+
+
+def test_long_messages_are_cut_and_say_so() -> None:
+    at_limit = "\n".join("x" * MESSAGE_LINES)
+    assert "more line" not in fence(at_limit)
+    assert fence(at_limit + "\nx").endswith("[1 more line]\n```")
+
+
+def test_unprintable_characters_become_visible() -> None:
+    assert printable("a\x1b[0m\u202eb\x00") == "a\\x1b[0m\\u202eb\\x00"
+    assert printable("größe\n") == "größe\n"
+
+
+@pytest.mark.parametrize("cell", ["a|b", "a\nb", "<b>x</b>", "`a`|`", "a\\|b", "[x](y)", "*x*"])
+def test_a_table_cell_stays_one_literal_cell(cell: str) -> None:
+    table = markdown(pd.DataFrame([{"one": cell, "two": "x"}]))
+    tokens = MarkdownIt("commonmark").enable("table").parse(table)
+    cells = [tokens[place + 1] for place, token in enumerate(tokens) if token.type == "td_open"]
+    assert len(cells) == 2
+    kinds = {child.type for child in cells[0].children or []}
+    assert kinds <= {"text", "text_special"}
+    shown = "".join(child.content for child in cells[0].children or [])
+    assert shown == cell.replace("\n", " ")
+
+
+def test_names_with_underscores_stay_readable() -> None:
+    assert escape("full_prompt") == "full_prompt"
+    assert escape("_x_") == "\\_x\\_"
+
+
+def test_interval_style() -> None:
+    estimate = {"value": 0.6111, "low": 0.4493, "high": 0.7522, "n": 36}
+    assert interval(estimate, 100) == "61.1 (44.9-75.2)"
+    assert interval(None, 100) == "n/a"
+
+
+def test_rows_follow_the_methods() -> None:
+    results = make_results(["ls"])
+    assert results.rows == ROWS
+    assert order_rows(results.records, ["gcd", FULL_PROMPT]) == ["gcd", FULL_PROMPT]
+    with pytest.raises(UserError, match="expected 'full_prompt' under `methods`"):
+        order_rows(results.records, ["gcd"])
+
+
+def test_transcripts_show_different_things() -> None:
+    samples = choose_samples(make_results(["ls"]).records)
+    chosen = [played and played["gcd"].index for _, played in samples]
+    # 1: all but no_prompt succeed on sample 1; 2: gcd first differs on 0; 3: the hard one is 3.
+    assert chosen == ["1", "0", "3"]
+
+
+def test_a_rule_without_its_rows_chooses_nothing() -> None:
+    rows = {FULL_PROMPT: make_results(["ls"]).records[FULL_PROMPT]}
+    chosen = [played is not None for _, played in choose_samples(rows)]
+    assert chosen == [False, False, True]
+
+
+def test_sentences_follow_the_numbers(tmp_path: Path) -> None:
+    text = " ".join(write(tmp_path, ["ls"])["report.md"].decode().split())
+    assert "Over 4 test samples, success came for full_prompt in 75.0 (30.1-95.4) %" in text
+    assert "the whole interval lies below 100 % for no_prompt" in text
+    assert "tiny \\<b\\>model\\</b\\> with 12 million parameters" in text
+    assert "for gcd in" not in text.split("## Results")[0]
+
+
+def test_the_weighted_sum_is_drawn_only_beside_several_terms() -> None:
+    losses = make_results(["ls"]).losses
+    assert loss_terms(losses["seqkd"]) == ["sft"]
+    assert loss_terms(losses["gcd"]) == ["sft", "prompt_generation", "loss"]
+
+
+def test_losses_are_read_for_trained_methods_only(tmp_path: Path) -> None:
+    folder = tmp_path / "gcd"
+    folder.mkdir()
+    make_results(["ls"]).losses["gcd"].to_csv(folder / "loss.csv", index=False)
+    assert list(read_losses(tmp_path, ROWS)) == ["gcd"]
+    (folder / "loss.csv").write_text("step,loss\n1,2\n", encoding="utf-8")
+    with pytest.raises(UserError, match="learning_rate"):
+        read_losses(tmp_path, ROWS)
+
+
+def test_data_counts(tmp_path: Path) -> None:
+    assert data_table(tmp_path).empty
+    path = tmp_path / "os" / "paired_outputs_counts.json"
+    path.parent.mkdir()
+    path.write_text('{"kept": 5, "rejected": {"too long": 2, "empty": 1}}', encoding="utf-8")
+    assert data_table(tmp_path).to_dict("records") == [
+        {
+            "Task": "os",
+            "Data": "paired outputs",
+            "Kept": 5,
+            "Rejected": 3,
+            "Reasons": "empty: 1; too long: 2",
+        }
+    ]
+    path.write_text('{"kept": 5}', encoding="utf-8")
+    with pytest.raises(UserError, match="rejected"):
+        data_table(tmp_path)
+    path.write_text("{", encoding="utf-8")
+    with pytest.raises(UserError, match="expected JSON"):
+        read_json(path)
+
+
+def test_stages_without_a_model_do_not_import_torch() -> None:
+    # Importing it costs seconds; these three need none of it.
+    code = (
+        "import sys, stages.score, stages.measure_cost, stages.report;"
+        "sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
