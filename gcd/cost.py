@@ -34,6 +34,7 @@ from gcd.rows import FULL_PROMPT, Row
 REGIMES = ("recompute", "session_cache", "prefix_cache")
 RATIO_DIGITS = 4
 TOKEN_DIGITS = 2
+BYTES = {"float32": 4, "bfloat16": 2}  # of a value in the key-value cache, by `model.dtype`
 
 
 class Architecture(BaseModel):
@@ -48,7 +49,6 @@ class Architecture(BaseModel):
     head_size: int
     intermediate_size: int
     vocabulary_size: int
-    bytes_per_value: int  # of the key-value cache
 
     @property
     def linear_weights(self) -> int:
@@ -110,10 +110,10 @@ def decode_flops(model: Architecture, reply: int, cached: int, adapter: int) -> 
     return passes * forward_flops(model, 1, cached, adapter) + growth
 
 
-def key_value_bytes(model: Architecture, tokens: int) -> int:
-    """Bytes of the keys and values of `tokens` tokens in all layers."""
+def key_value_bytes(model: Architecture, tokens: int, dtype: str) -> int:
+    """Bytes of the keys and values of `tokens` tokens in all layers, in `dtype`."""
     values = 2 * model.layers * model.key_value_heads * model.head_size
-    return values * model.bytes_per_value * tokens
+    return values * BYTES[dtype] * tokens
 
 
 def episode_flops(
@@ -165,7 +165,7 @@ def played_turns(row: Row) -> list[list[Turn]]:
     return [episode.turns for episode in row.episodes if episode.turns]
 
 
-def row_costs(model: Architecture, row: Row, teacher: Row) -> dict[str, object] | None:
+def row_costs(model: Architecture, row: Row, teacher: Row, dtype: str) -> dict[str, object] | None:
     """Costs of one row; None if it or the prompted teacher played no turn.
 
     input_tokens are all tokens sent in all calls (prompt and conversation, each time they are
@@ -198,19 +198,22 @@ def row_costs(model: Architecture, row: Row, teacher: Row) -> dict[str, object] 
             regime: round(same_turns[regime] / teacher_flops[regime], RATIO_DIGITS)
             for regime in REGIMES
         },
-        "kv_bytes_peak": key_value_bytes(model, peak),
+        "kv_bytes_peak": key_value_bytes(model, peak, dtype),
     }
 
 
 def cost_tasks(
-    model: Architecture, tasks: dict[str, dict[str, Row]]
+    model: Architecture, tasks: dict[str, dict[str, Row]], dtype: str
 ) -> dict[str, dict[str, dict[str, object]]]:
-    """{task: {row: costs}} as in costs.json; rows that played no turn are left out."""
+    """{task: {row: costs}} as in costs.json; rows that played no turn are left out.
+
+    `dtype` is that of the key-value cache.
+    """
     costs: dict[str, dict[str, dict[str, object]]] = {}
     for task, rows in tasks.items():
         costs[task] = {}
         for name, row in rows.items():
-            found = row_costs(model, row, rows[FULL_PROMPT])
+            found = row_costs(model, row, rows[FULL_PROMPT], dtype)
             if found is not None:
                 costs[task][name] = found
     return costs

@@ -99,6 +99,8 @@ def make_pseudo_conversations(
         dialogues.append(dialogue)
     for turn in range(2, settings.max_turns + 1):
         running = [dialogue for dialogue in dialogues if dialogue.running]
+        if not running:
+            break
         replies = model.generate(
             environment,
             [swap_roles(dialogue.messages) for dialogue in running],

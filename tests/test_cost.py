@@ -35,7 +35,6 @@ TINY = Architecture(
     head_size=8,
     intermediate_size=40,
     vocabulary_size=50,
-    bytes_per_value=4,
 )
 # All sizes 1: N = 4 + 3 = 7, H = 1, 4 L D = 4, so forward(n | c) = 14 n + 4 n (c + n) + 2.
 UNIT = Architecture(
@@ -46,7 +45,6 @@ UNIT = Architecture(
     head_size=1,
     intermediate_size=1,
     vocabulary_size=1,
-    bytes_per_value=4,
 )
 
 
@@ -206,7 +204,8 @@ def test_a_reply_that_came_back_shorter_still_reads_a_token() -> None:
 
 def test_cache_bytes() -> None:
     # keys and values (2) x 2 layers x 1 head x 8 values x 4 bytes = 128 a token
-    assert key_value_bytes(TINY, 10) == 1280
+    assert key_value_bytes(TINY, 10, "float32") == 1280
+    assert key_value_bytes(TINY, 10, "bfloat16") == 640
 
 
 def make_row(prompt: int, turns: list[Turn], deployment: str = "base", adapter: int = 0) -> Row:
@@ -232,7 +231,7 @@ def make_row(prompt: int, turns: list[Turn], deployment: str = "base", adapter: 
 
 
 def test_costs_of_a_row_by_hand() -> None:
-    costs = row_costs(UNIT, make_row(5, SESSION), make_row(5, SESSION))
+    costs = row_costs(UNIT, make_row(5, SESSION), make_row(5, SESSION), "float32")
     assert costs is not None
     assert costs["episodes"] == 1  # an episode that never started costs nothing and is no case
     assert costs["prompt_tokens"] == 5
@@ -247,8 +246,8 @@ def test_costs_of_a_row_by_hand() -> None:
 
 def test_relative_on_teacher_episodes_holds_behaviour_fixed() -> None:
     teacher = make_row(50, SESSION)
-    brief = row_costs(TINY, make_row(0, SESSION[:1]), teacher)
-    long = row_costs(TINY, make_row(0, [*SESSION, turn(40, 30)]), teacher)
+    brief = row_costs(TINY, make_row(0, SESSION[:1]), teacher, "float32")
+    long = row_costs(TINY, make_row(0, [*SESSION, turn(40, 30)]), teacher, "float32")
     assert brief and long
     assert brief["flops_relative_to_full_prompt"] != long["flops_relative_to_full_prompt"]
     key = "flops_relative_on_teacher_episodes"
@@ -258,17 +257,19 @@ def test_relative_on_teacher_episodes_holds_behaviour_fixed() -> None:
 def test_only_an_unmerged_adapter_costs() -> None:
     teacher = make_row(0, SESSION)
     flops = {
-        deployment: row_costs(TINY, make_row(0, SESSION, deployment, 1000), teacher)
+        deployment: row_costs(TINY, make_row(0, SESSION, deployment, 1000), teacher, "float32")
         for deployment in ("base", "merged adapter", "unmerged adapter")
     }
     assert flops["base"] == flops["merged adapter"] != flops["unmerged adapter"]
     with pytest.raises(UserError, match="expected a deployment"):
-        row_costs(TINY, make_row(0, SESSION, "folded", 1000), teacher)
+        row_costs(TINY, make_row(0, SESSION, "folded", 1000), teacher, "float32")
 
 
 def test_rows_without_turns_have_no_costs() -> None:
     teacher, silent = make_row(5, SESSION), make_row(0, [])
-    assert set(cost_tasks(TINY, {"t": {FULL_PROMPT: teacher, "x": silent}})["t"]) == {FULL_PROMPT}
+    assert set(cost_tasks(TINY, {"t": {FULL_PROMPT: teacher, "x": silent}}, "float32")["t"]) == {
+        FULL_PROMPT
+    }
 
 
 def test_model_file_is_checked(tmp_path: Path) -> None:

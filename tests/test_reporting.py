@@ -39,7 +39,6 @@ MODEL = ModelRecord(
         head_size=8,
         intermediate_size=40,
         vocabulary_size=50,
-        bytes_per_value=4,
     ),
     parameters=12_345_678,
 )
@@ -119,7 +118,7 @@ def make_results(replies: list[str]) -> TaskResults:
         }
     )
     scores = score_tasks({"os": records}, Bootstrap(0.95, 50, 0))
-    costs = cost_tasks(MODEL.architecture, {"os": records})
+    costs = cost_tasks(MODEL.architecture, {"os": records}, "float32")
     return TaskResults(
         task="os",
         rows=order_rows(records, ROWS),

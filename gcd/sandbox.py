@@ -1,0 +1,306 @@
+"""A throw-away Linux in which an agent's commands run, with one persistent bash.
+
+Inside there is a fresh file system in memory with the host's /usr read-only, no network, none of
+the host's processes, files or environment, a user that looks like root and is an unprivileged one
+of the host's, and limits on processes, memory, files, output and time. Everything in it ends with
+the block, and with the program that opened it, however that dies.
+
+It keeps a clumsy or curious model from doing harm. It is no security boundary against a determined
+attacker with a kernel exploit: run untrusted models in a virtual machine.
+
+Three programs run inside. A supervisor, which only we talk to, starts init and check scripts in
+fresh processes that the agent's shell cannot influence. A keeper starts the agent's bash, and a
+new one whenever it ends. The agent's bash reads one framed command at a time; that a command has
+ended is told on a pipe of its own, so nothing it prints can be mistaken for that.
+"""
+
+import base64
+import os
+import re
+import secrets
+import select
+import shlex
+import subprocess
+import time
+from dataclasses import dataclass
+from typing import BinaryIO, Self
+
+from gcd.core.errors import UserError
+from gcd.core.params import Count, Section
+from gcd.sandbox_command import sandbox_command
+
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07]*\x07|[@-Z\\-_])|\r")
+
+SUPERVISOR = """\
+ulimit -S -H -u {processes} -v {memory_kib} -f {file_blocks} -n {open_files} -c 0 -t {cpu_seconds}
+umask 022
+/usr/bin/mkdir -p /root /home /tmp /var/log /var/tmp /opt /srv /run /etc/skel
+/usr/bin/chmod 1777 /tmp /var/tmp
+printf 'root:x:0:0:root:/root:/bin/bash\\n' > /etc/passwd
+printf 'root:x:0:\\n' > /etc/group
+printf 'passwd: files\\ngroup: files\\nhosts: files\\n' > /etc/nsswitch.conf
+printf '127.0.0.1 localhost sandbox\\n' > /etc/hosts
+keeper() {{
+  while :; do
+    cd /
+    /bin/bash --noprofile --norc -s <&{shell} >&{output} 2>&1 9>&{ended} \\
+      {shell}<&- {output}>&- {ended}>&-
+    printf 'gone\\n' >&{ended}
+  done
+}}
+keeper </dev/null >/dev/null 2>&1 &
+keeper=$!
+exec {shell}<&- {output}>&- {ended}>&-
+printf 'ready\\n'
+while IFS= read -r request; do eval "$request"; done
+"""
+
+# Kills every process inside that meets a condition on its /proc/…/stat, whose fields from the
+# third on are $1, $2, …. Only bash's own means: it must work after a fork bomb.
+KILL = (
+    "for folder in /proc/[0-9]*; do "
+    'if read -r line < "$folder/stat"; then '
+    'set -- ${line##*) }; [ CONDITION ] && kill -9 "${folder#/proc/}"; fi; '
+    "done 2>/dev/null; printf 'killed\\n'"
+)
+# What the running command has started: every process that is younger than the command.
+KILL_YOUNGER = KILL.replace("CONDITION", '"${20}" -ge START')
+# The agent's shell itself, where it loops in a builtin; the keeper starts a new one.
+KILL_SHELL = KILL.replace("CONDITION", '"$2" = "$keeper"')
+GONE = "gone"  # what the keeper says when the agent's shell has ended
+
+
+class SandboxSettings(Section):
+    """Limits. Bytes and seconds as named; `user_id` is the host's user where we start as root."""
+
+    user_id: Count
+    processes: Count
+    memory_bytes: Count
+    disk_bytes: Count
+    file_bytes: Count
+    open_files: Count
+    cpu_seconds: Count
+    command_seconds: Count
+    silent_seconds: Count
+    script_seconds: Count
+    episode_seconds: Count
+    output_bytes: Count
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a command printed (stdout and stderr merged, escape sequences removed), and its end.
+
+    `exit_code` is None where it did not end by itself: `timed_out`, or its shell has gone.
+    """
+
+    text: str
+    exit_code: int | None
+    timed_out: bool
+
+
+class SandboxError(Exception):
+    """All processes of the sandbox are gone: killed from inside, or out of time."""
+
+
+def _clean(data: bytes) -> str:
+    return _ESCAPES.sub("", data.decode("utf-8", errors="replace")).replace("\0", "")
+
+
+def _one_line(script: str) -> str:
+    """A shell word that expands to the script (trailing newlines aside)."""
+    encoded = base64.b64encode(script.encode("utf-8", errors="surrogateescape")).decode()
+    return f'"$(printf %s {encoded} | base64 -d)"'
+
+
+class Sandbox:
+    """A running sandbox; use it as a context manager. Not for use by several threads at once."""
+
+    def __init__(self, settings: SandboxSettings) -> None:
+        self.settings = settings
+        self.kind, self._command = sandbox_command(settings.disk_bytes, settings.user_id)
+
+    def __enter__(self) -> Self:
+        """Start it. Raises UserError if it does not come up."""
+        inner, ours = self._pipes()
+        shell, output, ended = inner
+        limits = self.settings
+        supervisor = SUPERVISOR.format(
+            processes=limits.processes,
+            memory_kib=limits.memory_bytes // 1024,
+            file_blocks=limits.file_bytes // 1024,
+            open_files=limits.open_files,
+            cpu_seconds=limits.cpu_seconds,
+            shell=shell,
+            output=output,
+            ended=ended,
+        )
+        self._process = subprocess.Popen(
+            [*self._command, "/bin/bash", "--noprofile", "--norc", "-c", supervisor],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            pass_fds=inner,
+            env={},
+            start_new_session=True,
+            bufsize=0,
+        )
+        for descriptor in inner:
+            os.close(descriptor)
+        self._shell, self._output, self._ended = ours
+        os.set_blocking(self._output, False)
+        self._deadline = time.monotonic() + limits.episode_seconds
+        if self._read_line(limits.script_seconds) != "ready":
+            self.__exit__()
+            raise UserError(f"The {self.kind} sandbox did not start; see `dmesg` or try again.")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Kill everything inside."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
+        for descriptor in (self._shell, self._output, self._ended):
+            os.close(descriptor)
+
+    @staticmethod
+    def _pipes() -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        """Pipes for the shell's input, its output, and ends of commands: theirs, and ours."""
+        shell, feed = os.pipe()
+        read, output = os.pipe()
+        told, ended = os.pipe()
+        return (shell, output, ended), (feed, read, told)
+
+    def _seconds(self, wanted: float) -> float:
+        """Seconds that a step may take; raises SandboxError if the episode's time is up."""
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            self._process.kill()
+            raise SandboxError(f"out of time after {self.settings.episode_seconds} s")
+        return min(wanted, left)
+
+    def _read_line(self, seconds: float) -> str:
+        """A line from the supervisor; raises SandboxError if none comes."""
+        stream: BinaryIO = self._process.stdout  # type: ignore[assignment]
+        end = time.monotonic() + seconds
+        line = b""
+        while not line.endswith(b"\n"):
+            ready, _, _ = select.select([stream], [], [], max(0.0, end - time.monotonic()))
+            piece = os.read(stream.fileno(), 1 << 16) if ready else b""
+            if not piece:
+                self._process.kill()
+                raise SandboxError("the machine does not answer: its processes were killed")
+            line += piece
+        return line.decode().strip()
+
+    def _ask(self, request: str, seconds: float) -> str:
+        """Let the supervisor run one line; returns the one it prints."""
+        try:
+            self._process.stdin.write(request.encode() + b"\n")  # type: ignore[union-attr]
+        except OSError as error:
+            raise SandboxError("the machine is gone: its processes were killed") from error
+        return self._read_line(seconds)
+
+    def run_script(self, code: str, arguments: list[str], language: str = "bash") -> Output:
+        """Run a script in a fresh process that shares nothing with the agent's shell but files.
+
+        Args:
+            code: bash or Python source.
+            arguments: $1, $2 … (sys.argv[1:]).
+            language: "bash" or "python".
+
+        Raises:
+            SandboxError: the sandbox has ended.
+        """
+        seconds = self._seconds(self.settings.script_seconds)
+        file = f"/run/{secrets.token_hex(8)}"
+        program = "/bin/bash --noprofile --norc" if language == "bash" else "/usr/bin/python3"
+        separator = " --" if language == "bash" else ""
+        words = " ".join(shlex.quote(argument) for argument in arguments)
+        plain = words if "\n" not in words else " ".join(map(_one_line, arguments))
+        request = (
+            f"timeout -s KILL {seconds:.1f} {program} -c {_one_line(code)}{separator} {plain} "
+            f"</dev/null >{file} 2>&1; code=$?; "
+            f"printf '%s %s\\n' $code $(head -c {self.settings.output_bytes} {file} | base64 -w0); "
+            f"rm -f {file}"
+        )
+        status, _, encoded = self._ask(request, seconds + 5).partition(" ")
+        timed_out = status == "137"
+        text = _clean(base64.b64decode(encoded))
+        return Output(text, None if timed_out else int(status), timed_out)
+
+    def run(self, command: str) -> Output:
+        """Run a command in the agent's persistent shell.
+
+        It ends after `command_seconds`, or after `silent_seconds` without output: then what the
+        command started is killed, the shell survives, and the text so far is returned. (AgentBench
+        v0.2 stops reading after the same times, but leaves the command running.)
+
+        Raises:
+            SandboxError: the sandbox has ended.
+        """
+        mark = secrets.token_hex(16)
+        # Clock ticks since boot, the unit of a process's start time in /proc.
+        start = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
+        self._feed(f"eval {_one_line(command)} </dev/null 9>&-; printf '%s %s\\n' {mark} $? >&9\n")
+        printed, ending = self._collect(mark, self.settings.command_seconds)
+        timed_out = ending is None
+        for remedy in (KILL_YOUNGER.replace("START", str(start)), KILL_SHELL):
+            if ending is None:
+                self._ask(remedy, self._seconds(5.0))
+                more, ending = self._collect(mark, 1.0)
+                printed += more
+        printed = printed[: self.settings.output_bytes]
+        ended_itself = not timed_out and ending != GONE
+        return Output(_clean(printed), int(ending) if ended_itself and ending else None, timed_out)
+
+    def _feed(self, line: str) -> None:
+        """Write a line to the agent's shell, which may have stopped reading."""
+        data = line.encode()
+        end = time.monotonic() + self._seconds(self.settings.command_seconds)
+        while data and time.monotonic() < end:
+            if select.select([], [self._shell], [], 0.1)[1]:
+                try:
+                    data = data[os.write(self._shell, data[: select.PIPE_BUF]) :]
+                except OSError as error:
+                    raise SandboxError("the machine is gone: its processes were killed") from error
+
+    def _collect(self, mark: str, seconds: float) -> tuple[bytes, str | None]:
+        """Read what the shell prints until the command `mark` ends.
+
+        Returns:
+            The first `output_bytes` of it (the rest is read and dropped), and how it ended: the
+            exit code, GONE if the shell ended, None if the time or the silence was too long.
+        """
+        printed = b""
+        told = b""
+        end = time.monotonic() + self._seconds(seconds)
+        heard = time.monotonic()
+        while True:
+            wait = min(end, heard + self.settings.silent_seconds) - time.monotonic()
+            ready, _, _ = select.select([self._output, self._ended], [], [], max(0.0, wait))
+            if self._output in ready:
+                heard = time.monotonic()
+                printed = (printed + self._drain())[: self.settings.output_bytes]
+            if self._ended in ready:
+                piece = os.read(self._ended, 1 << 12)
+                if not piece:
+                    raise SandboxError("all processes of the machine were killed")
+                told += piece
+                for line in told.decode(errors="replace").split("\n")[:-1]:
+                    if line == GONE or line.startswith(mark):
+                        printed += self._drain()
+                        return printed[: self.settings.output_bytes], line.removeprefix(
+                            mark
+                        ).strip()
+            if wait <= 0:
+                return printed, None
+
+    def _drain(self) -> bytes:
+        """What is there to read now, at most some of it."""
+        try:
+            return os.read(self._output, 1 << 20)
+        except BlockingIOError:
+            return b""

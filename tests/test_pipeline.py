@@ -1,0 +1,97 @@
+"""dvc.yaml tells the truth: what a stage imports and reads is what DVC watches for it.
+
+DVC re-runs a stage only when something listed under it changed. A module that a stage imports, or
+a parameter that it reads, without listing it is a silent source of stale results.
+"""
+
+import ast
+from itertools import product
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).resolve().parents[1]
+STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+PARAMS = YAML(typ="safe").load(ROOT / "params.yaml")
+FOLDERS = {"task": "tasks", "method": "methods"}
+# From the bottom up: a module may import its own layer and those before it.
+LAYERS = ["core", "data", "agents", "model_source", "sandbox", "synthesis", "role_play", "rollout"]
+LAYERS += ["losses", "training", "examples", "adapters", "rows", "scoring", "cost", "transcripts"]
+LAYERS += ["figures", "tables", "reporting", "os_generator", "tasks", "methods", "stages"]
+
+
+def direct_imports(module: Path) -> set[Path]:
+    names = set()
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    stems = [ROOT / name.replace(".", "/") for name in names]
+    files = [stem.with_suffix(".py") for stem in stems] + [stem / "__init__.py" for stem in stems]
+    return {file for file in files if file.is_file() and file.stat().st_size}
+
+
+def closure(roots: set[Path]) -> set[Path]:
+    seen: set[Path] = set()
+    while roots:
+        seen |= roots
+        roots = set().union(*map(direct_imports, roots)) - seen
+    return seen
+
+
+def cells() -> list:
+    """Every stage, and for a matrix stage every cell, with the values that fill its ${item.*}."""
+    found = []
+    for name, stage in STAGES.items():
+        axes = [[(axis, key) for key in PARAMS[FOLDERS[axis]]] for axis in stage.get("matrix", {})]
+        for values in product(*axes):
+            item = dict(values)
+            found.append(pytest.param(name, item, id="-".join([name, *item.values()])))
+    return found
+
+
+@pytest.mark.parametrize(("name", "item"), cells())
+def test_stage_lists_every_file_it_imports(name, item):
+    entry = ROOT / "stages" / f"{name}.py"
+    roots = {entry}
+    for axis, key in item.items():
+        if f"load_{axis}" in entry.read_text():
+            roots.add(ROOT / "gcd" / FOLDERS[axis] / f"{key}.py")
+    listed = set()
+    for dep in STAGES[name]["deps"]:
+        for axis, key in item.items():
+            dep = dep.replace(f"${{item.{axis}}}", key)
+        listed.add(ROOT / dep)
+    assert {file for file in closure(roots) if not listed & {file, *file.parents}} == set()
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_stage_lists_every_parameter_it_reads(name):
+    read = set()
+    for node in ast.walk(ast.parse((ROOT / "stages" / f"{name}.py").read_text())):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "read_params":
+            for arg in node.args:
+                read.add(ast.unparse(arg).strip("f'").replace("{", "${item."))
+    assert read == set(STAGES[name].get("params", []))
+
+
+@pytest.mark.parametrize("folder", FOLDERS.values())
+def test_every_key_is_a_module_and_every_module_a_key(folder):
+    assert {path.stem for path in (ROOT / "gcd" / folder).glob("[a-z]*.py")} == set(PARAMS[folder])
+
+
+def test_imports_point_downwards():
+    def layer(path: Path) -> int:
+        parts = [part.removesuffix(".py") for part in path.relative_to(ROOT).parts]
+        return LAYERS.index(parts[1] if parts[0] == "gcd" else parts[0])
+
+    modules = [*ROOT.glob("gcd/*/*.py"), *ROOT.glob("gcd/[a-z]*.py"), *ROOT.glob("stages/*.py")]
+    upward = [
+        (str(module.relative_to(ROOT)), str(target.relative_to(ROOT)))
+        for module in modules
+        for target in direct_imports(module)
+        if layer(target) > layer(module) or layer(target) == LAYERS.index("stages")
+    ]
+    assert upward == []
