@@ -9,9 +9,10 @@ It keeps a clumsy or curious model from doing harm. It is no security boundary a
 attacker with a kernel exploit: run untrusted models in a virtual machine.
 
 Three programs run inside. A supervisor, which only we talk to, starts init and check scripts in
-fresh processes that the agent's shell cannot influence. A keeper starts the agent's bash, and a
-new one whenever it ends. The agent's bash reads one framed command at a time; that a command has
-ended is told on a pipe of its own, so nothing it prints can be mistaken for that.
+fresh processes that the agent's shell cannot influence; it is process 1, which nothing inside can
+kill, and its folder in /proc is hidden. A keeper starts the agent's bash, and a new one whenever
+it ends. The agent's bash reads one framed command at a time; that a command has ended is told on a
+pipe of its own, so nothing it prints can be mistaken for that.
 """
 
 import base64
@@ -19,7 +20,6 @@ import os
 import re
 import secrets
 import select
-import shlex
 import subprocess
 import time
 from dataclasses import dataclass
@@ -28,46 +28,9 @@ from typing import BinaryIO, Self
 from gcd.core.errors import UserError
 from gcd.core.params import Count, Section
 from gcd.sandbox_command import sandbox_command
+from gcd.sandbox_supervisor import GONE, GROUPS, KILL_SHELL, KILL_YOUNGER, SUPERVISOR, USERS
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07]*\x07|[@-Z\\-_])|\r")
-
-SUPERVISOR = """\
-ulimit -S -H -u {processes} -v {memory_kib} -f {file_blocks} -n {open_files} -c 0 -t {cpu_seconds}
-umask 022
-/usr/bin/mkdir -p /root /home /tmp /var/log /var/tmp /opt /srv /run /etc/skel
-/usr/bin/chmod 1777 /tmp /var/tmp
-printf 'root:x:0:0:root:/root:/bin/bash\\n' > /etc/passwd
-printf 'root:x:0:\\n' > /etc/group
-printf 'passwd: files\\ngroup: files\\nhosts: files\\n' > /etc/nsswitch.conf
-printf '127.0.0.1 localhost sandbox\\n' > /etc/hosts
-keeper() {{
-  while :; do
-    cd /
-    /bin/bash --noprofile --norc -s <&{shell} >&{output} 2>&1 9>&{ended} \\
-      {shell}<&- {output}>&- {ended}>&-
-    printf 'gone\\n' >&{ended}
-  done
-}}
-keeper </dev/null >/dev/null 2>&1 &
-keeper=$!
-exec {shell}<&- {output}>&- {ended}>&-
-printf 'ready\\n'
-while IFS= read -r request; do eval "$request"; done
-"""
-
-# Kills every process inside that meets a condition on its /proc/…/stat, whose fields from the
-# third on are $1, $2, …. Only bash's own means: it must work after a fork bomb.
-KILL = (
-    "for folder in /proc/[0-9]*; do "
-    'if read -r line < "$folder/stat"; then '
-    'set -- ${line##*) }; [ CONDITION ] && kill -9 "${folder#/proc/}"; fi; '
-    "done 2>/dev/null; printf 'killed\\n'"
-)
-# What the running command has started: every process that is younger than the command.
-KILL_YOUNGER = KILL.replace("CONDITION", '"${20}" -ge START')
-# The agent's shell itself, where it loops in a builtin; the keeper starts a new one.
-KILL_SHELL = KILL.replace("CONDITION", '"$2" = "$keeper"')
-GONE = "gone"  # what the keeper says when the agent's shell has ended
 
 
 class SandboxSettings(Section):
@@ -107,14 +70,19 @@ def _clean(data: bytes) -> str:
     return _ESCAPES.sub("", data.decode("utf-8", errors="replace")).replace("\0", "")
 
 
-def _one_line(script: str) -> str:
-    """A shell word that expands to the script (trailing newlines aside)."""
-    encoded = base64.b64encode(script.encode("utf-8", errors="surrogateescape")).decode()
-    return f'"$(printf %s {encoded} | base64 -d)"'
+def _quote(text: str) -> str:
+    """A shell word on one line that bash reads as `text` without starting a program."""
+    for character, escaped in (("\\", r"\\"), ("'", r"\'"), ("\n", r"\n"), ("\0", "")):
+        text = text.replace(character, escaped)
+    return f"$'{text}'"
 
 
 class Sandbox:
-    """A running sandbox; use it as a context manager. Not for use by several threads at once."""
+    """A running sandbox; use it as a context manager. Not for use by several threads at once.
+
+    It ends with the thread that opened it, which is how it ends with the program: open it in one
+    that lives as long.
+    """
 
     def __init__(self, settings: SandboxSettings) -> None:
         self.settings = settings
@@ -126,6 +94,8 @@ class Sandbox:
         shell, output, ended = inner
         limits = self.settings
         supervisor = SUPERVISOR.format(
+            users=USERS,
+            groups=GROUPS,
             processes=limits.processes,
             memory_kib=limits.memory_bytes // 1024,
             file_blocks=limits.file_bytes // 1024,
@@ -150,9 +120,14 @@ class Sandbox:
         self._shell, self._output, self._ended = ours
         os.set_blocking(self._output, False)
         self._deadline = time.monotonic() + limits.episode_seconds
-        if self._read_line(limits.script_seconds) != "ready":
+        self._last_code = 0
+        try:
+            self._read_line(limits.script_seconds)
+        except SandboxError as error:
             self.__exit__()
-            raise UserError(f"The {self.kind} sandbox did not start; see `dmesg` or try again.")
+            raise UserError(
+                f"The {self.kind} sandbox did not start; see `dmesg` or try again."
+            ) from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -198,7 +173,8 @@ class Sandbox:
     def _ask(self, request: str, seconds: float) -> str:
         """Let the supervisor run one line; returns the one it prints."""
         try:
-            self._process.stdin.write(request.encode() + b"\n")  # type: ignore[union-attr]
+            data = request.encode(errors="replace") + b"\n"
+            self._process.stdin.write(data)  # type: ignore[union-attr]
         except OSError as error:
             raise SandboxError("the machine is gone: its processes were killed") from error
         return self._read_line(seconds)
@@ -216,15 +192,14 @@ class Sandbox:
         """
         seconds = self._seconds(self.settings.script_seconds)
         file = f"/run/{secrets.token_hex(8)}"
-        program = "/bin/bash --noprofile --norc" if language == "bash" else "/usr/bin/python3"
-        separator = " --" if language == "bash" else ""
-        words = " ".join(shlex.quote(argument) for argument in arguments)
-        plain = words if "\n" not in words else " ".join(map(_one_line, arguments))
+        # -I and -S: Python takes no module from a folder that the agent can write to.
+        program = "/bin/bash --noprofile --norc" if language == "bash" else "/usr/bin/python3 -I -S"
+        separator = "--" if language == "bash" else ""
+        words = " ".join(map(_quote, arguments))
         request = (
-            f"timeout -s KILL {seconds:.1f} {program} -c {_one_line(code)}{separator} {plain} "
-            f"</dev/null >{file} 2>&1; code=$?; "
-            f"printf '%s %s\\n' $code $(head -c {self.settings.output_bytes} {file} | base64 -w0); "
-            f"rm -f {file}"
+            f"script {file} -s KILL {seconds:.1f} {program} -c {_quote(code)} {separator} {words}; "
+            f"code=$?; text=$(/usr/bin/head -c {self.settings.output_bytes} {file} "
+            f"| /usr/bin/base64 -w0); printf '%s %s\\n' $code $text; /usr/bin/rm -f {file}"
         )
         status, _, encoded = self._ask(request, seconds + 5).partition(" ")
         timed_out = status == "137"
@@ -244,7 +219,13 @@ class Sandbox:
         mark = secrets.token_hex(16)
         # Clock ticks since boot, the unit of a process's start time in /proc.
         start = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
-        self._feed(f"eval {_one_line(command)} </dev/null 9>&-; printf '%s %s\\n' {mark} $? >&9\n")
+        # The framing would set $?: give the command the exit code of the one before.
+        before = f"(exit {self._last_code}); " if self._last_code else ""
+        self._feed(
+            f"{before}eval {_quote(command)} </dev/null 9>&-; "
+            # Quiet, or `set -x` would show the mark.
+            f"{{ printf '%s %s\\n' {mark} $? >&9; }} 2>/dev/null\n"
+        )
         printed, ending = self._collect(mark, self.settings.command_seconds)
         timed_out = ending is None
         for remedy in (KILL_YOUNGER.replace("START", str(start)), KILL_SHELL):
@@ -253,12 +234,21 @@ class Sandbox:
                 more, ending = self._collect(mark, 1.0)
                 printed += more
         printed = printed[: self.settings.output_bytes]
+        self._last_code = 0 if ending is None or ending == GONE else int(ending)
         ended_itself = not timed_out and ending != GONE
-        return Output(_clean(printed), int(ending) if ended_itself and ending else None, timed_out)
+        return Output(_clean(printed), self._last_code if ended_itself else None, timed_out)
+
+    def stop_agent(self) -> None:
+        """Kill all processes of the agent, its shell too: only `run_script` works from here on.
+
+        Raises:
+            SandboxError: the sandbox has ended.
+        """
+        self._ask("kill -9 -1; printf 'stopped\\n'", self._seconds(self.settings.script_seconds))
 
     def _feed(self, line: str) -> None:
         """Write a line to the agent's shell, which may have stopped reading."""
-        data = line.encode()
+        data = line.encode(errors="replace")
         end = time.monotonic() + self._seconds(self.settings.command_seconds)
         while data and time.monotonic() < end:
             if select.select([], [self._shell], [], 0.1)[1]:

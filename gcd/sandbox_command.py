@@ -16,7 +16,9 @@ SYSTEM = [f"/usr/{name}" for name in ("bin", "sbin", "lib", "lib32", "lib64", "l
 SYSTEM += ["/etc/alternatives", "/etc/ld.so.cache"]
 LINKS = ("bin", "sbin", "lib", "lib32", "lib64")
 # Directories that only the host's root may read: hidden, or every `find /` would complain.
-UNREADABLE = ("/usr/share/polkit-1/rules.d",)
+UNREADABLE = ("/usr/share/polkit-1/rules.d", "/proc/tty/driver")
+# The supervisor is process 1; nobody inside may reach its pipes.
+HIDDEN = "/proc/1"
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
@@ -30,9 +32,8 @@ ENVIRONMENT = {
 UNSHARE_SCRIPT = """\
 set -e
 mount --make-rprivate /
-root=$(mktemp -d)
-mount -t tmpfs -o size={disk_bytes},mode=755 tmpfs "$root"
-cd "$root"
+mount -t tmpfs -o size={disk_bytes},mode=755 tmpfs /tmp
+cd /tmp
 mkdir -p usr/local/bin usr/local/sbin etc proc dev old
 {binds}
 {links}
@@ -45,10 +46,10 @@ ln -s /proc/self/fd/0 dev/stdin
 ln -s /proc/self/fd/1 dev/stdout
 ln -s /proc/self/fd/2 dev/stderr
 mkdir dev/shm
-{masks}
 mount -t proc -o nosuid,nodev,noexec proc proc
-echo 0 > /proc/sys/user/max_user_namespaces
+echo 0 > proc/sys/user/max_user_namespaces
 hostname sandbox
+{masks}
 pivot_root . old
 cd /
 umount -l old
@@ -97,10 +98,16 @@ def _privileges(user_id: int) -> list[str]:
     return [setpriv, f"--reuid={user_id}", f"--regid={user_id}", "--clear-groups", "--"]
 
 
+def _masked() -> list[str]:
+    """Directories to cover with an empty one."""
+    return [place for place in (*UNREADABLE, HIDDEN) if Path(place).is_dir()]
+
+
 def bubblewrap_command(bwrap: str, disk_bytes: int, user_id: int) -> list[str]:
     """Everything before the program that runs inside."""
     command = [*_privileges(user_id), bwrap, "--unshare-all", "--unshare-user", "--disable-userns"]
-    command += ["--die-with-parent", "--new-session", "--cap-drop", "ALL", "--hostname", "sandbox"]
+    command += ["--die-with-parent", "--as-pid-1", "--new-session", "--cap-drop", "ALL"]
+    command += ["--hostname", "sandbox"]
     command += ["--uid", "0", "--gid", "0", "--size", str(disk_bytes), "--tmpfs", "/"]
     for place in SYSTEM:
         link = Path(place)
@@ -114,9 +121,8 @@ def bubblewrap_command(bwrap: str, disk_bytes: int, user_id: int) -> list[str]:
     # /dev is a file system in memory without a size limit: read-only, its devices still work.
     command += ["--dir", "/usr/local/bin", "--proc", "/proc", "--dev", "/dev"]
     command += ["--remount-ro", "/dev", "--size", str(disk_bytes), "--tmpfs", "/dev/shm"]
-    for place in UNREADABLE:
-        if Path(place).is_dir():
-            command += ["--tmpfs", place, "--remount-ro", place]
+    for place in _masked():
+        command += ["--tmpfs", place, "--remount-ro", place]
     command += ["--clearenv"]
     for name, value in ENVIRONMENT.items():
         command += ["--setenv", name, value]
@@ -140,11 +146,7 @@ def unshare_command(unshare: str, disk_bytes: int, user_id: int) -> list[str]:
                 f"{kind}; {bind}; {remount} 2>/dev/null || mount -o remount,bind,ro {inside}"
             )
     links += [f"ln -s usr/{name} {name}" for name in LINKS if Path("/", name).exists()]
-    masks = [
-        f"mount -t tmpfs -o ro,size=4k tmpfs {place.lstrip('/')}"
-        for place in UNREADABLE
-        if Path(place).is_dir()
-    ]
+    masks = [f"mount -t tmpfs -o ro,size=4k tmpfs {place.lstrip('/')}" for place in _masked()]
     script = UNSHARE_SCRIPT.format(
         disk_bytes=disk_bytes,
         binds="\n".join(binds),
@@ -155,6 +157,7 @@ def unshare_command(unshare: str, disk_bytes: int, user_id: int) -> list[str]:
     settings = [f"{name}={value}" for name, value in ENVIRONMENT.items()]
     return [
         *_privileges(user_id),
+        *[str(shutil.which("setpriv")), "--pdeathsig", "KILL", "--"],
         *[unshare, "--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child"],
         *["--net", "--uts", "--ipc", "/usr/bin/env", "-i", "/bin/bash", "--noprofile", "--norc"],
         *["-c", script, "sandbox", "/usr/bin/env", "-i", *settings],

@@ -4,19 +4,22 @@ An agent gets a problem and up to `max_turns` turns: it thinks, then runs bash c
 finishes. Protocol, parsing and judging follow src/server/tasks/os_interaction/task.py of AgentBench
 v0.2; samples are in its JSON schema. Samples are generated (`gcd/os_generator.py`).
 
-Where we differ: a command that runs too long is stopped, not left running (`gcd/sandbox.py`).
+Where we differ: a command that runs too long is stopped, not left running (`gcd/sandbox.py`), a
+shell that has ended is replaced, and check scripts run after the agent's processes are killed, so
+that these cannot meddle with them.
 """
 
+import logging
 import re
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict
-
+from gcd.core.errors import UserError
 from gcd.core.interfaces import Environment, Wording
 from gcd.core.params import Count, Section
 from gcd.core.records import Action, Conversation, Message, Record, read_records, write_records
 from gcd.os_generator import generate
+from gcd.os_judging import NATIVE_CHECKS, Script, code_of, matches, native_check, scripts
 from gcd.sandbox import Sandbox, SandboxError, SandboxSettings
 
 WORDING = Wording(
@@ -25,8 +28,8 @@ WORDING = Wording(
     environment="the Linux operating system",
     environment_opening="The output of the OS",
 )
-_UNITS = {"B": 0, "BYTE": 0, "K": 1, "KB": 1, "M": 2, "MB": 2, "G": 3, "GB": 3, "T": 4, "TB": 4}
-_UNITS |= {"P": 5, "PB": 5}
+SHELL_ENDED = "[the shell has ended; a new one was started in /]\n"
+_log = logging.getLogger(__name__)
 
 
 class SplitSettings(Section):
@@ -46,16 +49,6 @@ class Settings(Section):
     development: SplitSettings
     test: SplitSettings
     sandbox: SandboxSettings
-
-
-class Script(BaseModel):
-    """Code to run, or (`file`) the name of one of AgentBench's check scripts."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    language: Literal["bash", "python"] = "bash"
-    code: str | None = None
-    file: str | None = None
 
 
 class OsSample(Record):
@@ -139,32 +132,6 @@ def show_output(text: str, limit: int) -> str:
     return f"The output of the OS:\n\n{text}"
 
 
-def _size(text: str) -> int | None:
-    found = re.fullmatch(r"\s*(\d+)\s*([A-Za-z]*)\s*", text)
-    unit = _UNITS.get(found[2].upper() or "B") if found else None
-    return None if found is None or unit is None else int(found[1]) * 1024**unit
-
-
-def native_check(name: str, answer: str, expected: str) -> bool:
-    """AgentBench's own check scripts (scripts/*/check/*.py), without a Python in the sandbox."""
-    plain = [text.replace("\r\n", "\n").strip() for text in (answer, expected)]
-    if name == "integer-match":
-        try:
-            return int(answer) == int(expected)
-        except ValueError:
-            return False
-    if name == "size-match":
-        return _size(answer) is not None and _size(answer) == _size(expected)
-    if name == "containing":
-        return plain[1] in plain[0]
-    if name == "in":
-        return plain[0] in plain[1]
-    return plain[0] == plain[1]
-
-
-NATIVE_CHECKS = ("integer-match", "string-match", "size-match", "containing", "in")
-
-
 class OsEnvironment:
     """One sample being played; satisfies `interfaces.Environment`."""
 
@@ -181,16 +148,18 @@ class OsEnvironment:
     def __enter__(self) -> Self:
         """Start the machine and build the fixture; a failing init script is status "unknown"."""
         self._sandbox.__enter__()
+        create = self._sample.source.get("create")
         try:
-            for script in _scripts(self._sample.source.get("create", {}).get("init")):
-                output = self._run_script(script, [])
-                if output[0] != 0:
-                    self._end("unknown", error=f"init failed ({output[0]}): {output[1][:200]}")
+            # Two samples of AgentBench have a list here, which its loader ignores.
+            for script in scripts(create.get("init") if isinstance(create, dict) else None):
+                code, text = self._run_script(script, [])
+                if code != 0:
+                    self._end("unknown", error=f"init failed ({code}): {text[:200]}")
                     return self
-            for script in _scripts(self._sample.source.get("start")):
-                self._sandbox.run(script.code or "")
-        except SandboxError as error:
-            self._end("unknown", error=str(error))
+            for script in scripts(self._sample.source.get("start")):
+                self._sandbox.run(code_of(script))
+        except Exception as error:  # one bad sample must not end the run; it is reported
+            self._break("unknown", error)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -208,17 +177,19 @@ class OsEnvironment:
                 self._end("completed", score=float(self._judge(action.content)))
             else:
                 return self._act(action.content or "", reply)
-        except SandboxError as error:
-            self._end("task error", error=str(error))
+        except Exception as error:  # one bad sample must not end the run; it is reported
+            self._break("task error", error)
         return None
 
     def _act(self, command: str, reply: str) -> str | None:
         """Run `command`; the last turn's output is not shown, as nobody could act on it."""
         output = self._sandbox.run(command)
+        ended = output.exit_code is None and not output.timed_out
         if self._turns == self._settings.max_turns:
             self._end("task limit reached")
             return None
-        observation = show_output(output.text, self._settings.output_characters)
+        text = output.text + (SHELL_ENDED if ended else "")
+        observation = show_output(text, self._settings.output_characters)
         self.messages = [
             *self.messages,
             Message(role="assistant", content=reply),
@@ -229,8 +200,14 @@ class OsEnvironment:
     def _end(self, status: str, score: float = 0.0, error: str | None = None) -> None:
         self.status, self.score, self.error = status, score, error
 
+    def _break(self, status: str, error: Exception) -> None:
+        """End with score 0 and say why; a fault that is not the sandbox's is also logged whole."""
+        if not isinstance(error, SandboxError | UserError):
+            _log.error("sample %s", self._sample.index, exc_info=error)
+        self._end(status, error=f"{type(error).__name__}: {error}")
+
     def _run_script(self, script: Script, arguments: list[str]) -> tuple[int | None, str]:
-        output = self._sandbox.run_script(script.code or "", arguments, script.language)
+        output = self._sandbox.run_script(code_of(script), arguments, script.language)
         return output.exit_code, output.text
 
     def _judge(self, answer: str | None) -> bool:
@@ -241,14 +218,15 @@ class OsEnvironment:
         """
         evaluation = self._sample.evaluation
         if "match" in evaluation:
-            return _matches(answer, evaluation["match"])
+            return matches(answer, evaluation["match"])
         given = [str(answer)]
+        self._sandbox.stop_agent()
         checks = evaluation["check"]
         for check in checks if isinstance(checks, list) else [checks]:
-            script = _scripts(evaluation["example"] if check is None else check)[0]
+            script = scripts(evaluation["example"] if check is None else check)[0]
             name = Path(script.file or "").stem
             if name in NATIVE_CHECKS:
-                if not native_check(name, given[0], given[-1]):
+                if len(given) < 2 or not native_check(name, given[0], given[1]):
                     return False
                 continue
             code, text = self._run_script(script, given)
@@ -256,26 +234,6 @@ class OsEnvironment:
                 return False
             given.append(text)
         return True
-
-
-def _matches(answer: str | None, match: Any) -> bool:
-    if answer is None:
-        return False
-    rule = {"answer": match} if isinstance(match, str) else match
-    if rule.get("strip", True):
-        answer = answer.strip()
-    if "regex" in rule:
-        return re.search(rule["regex"], answer) is not None
-    return bool(answer == rule["answer"])
-
-
-def _scripts(raw: Any) -> list[Script]:
-    """AgentBench writes a script as text, as a mapping, or as a list of either."""
-    if raw is None:
-        return []
-    if isinstance(raw, list):
-        return [script for item in raw for script in _scripts(item)]
-    return [Script(code=raw) if isinstance(raw, str) else Script.model_validate(raw)]
 
 
 def start(sample: OsSample, settings: Settings) -> Environment:
