@@ -32,8 +32,7 @@ def _count_files(rng: random.Random) -> Sample:
     asked = rng.choice(
         [
             f"How many files are in the directory {directory}?",
-            f"Count the files in the directory {directory}. How many files are there?",
-            f"Tell me how many files the directory {directory} contains.",
+            f"How many files does the directory {directory} hold?",
         ]
     )
     init = fixture(short_tree(rng, paths))
@@ -52,8 +51,7 @@ def _count_lines(rng: random.Random) -> Sample:
     asked = rng.choice(
         [
             f"How many lines are in the file {path}?",
-            f"Count the lines in the file {path}. How many lines are there?",
-            f"Tell me how many lines the file {path} has.",
+            f"How many lines does the file {path} have?",
         ]
     )
     return question(asked, init, str(len(lines)), f"wc -l < {path}")
@@ -65,8 +63,7 @@ def _first_line(rng: random.Random) -> Sample:
     asked = rng.choice(
         [
             f"What is the first line of the file {path}?",
-            f"Show the first line of the file {path}.",
-            f"Tell me the first line in {path}.",
+            f"What is the first line of {path}?",
         ]
     )
     return question(asked, init, lines[0], f"head -n 1 {path}")
@@ -78,8 +75,7 @@ def _last_line(rng: random.Random) -> Sample:
     asked = rng.choice(
         [
             f"What is the last line of the file {path}?",
-            f"Show the last line of the file {path}.",
-            f"Tell me the last line in {path}.",
+            f"What is the last line of {path}?",
         ]
     )
     return question(asked, init, lines[-1], f"tail -n 1 {path}")
@@ -91,8 +87,7 @@ def _read_file(rng: random.Random) -> Sample:
     asked = rng.choice(
         [
             f"What is written in the file {path}?",
-            f"Read the file {path}. What is written in it?",
-            f"Tell me what is written in {path}.",
+            f"What is written in {path}?",
         ]
     )
     return question(asked, init, text, f"cat {path}")
@@ -105,8 +100,7 @@ def _create_file(rng: random.Random) -> Sample:
     asked = rng.choice(
         [
             f"Create an empty file {path}.",
-            f"Please create the empty file {path}.",
-            f"Create a new, empty file named {path}.",
+            f"Create the empty file {path}.",
         ]
     )
     return change(asked, fixture(tree), state_check(directory, {**tree, path: []}), f"touch {path}")
@@ -121,8 +115,7 @@ def _delete_file(rng: random.Random) -> Sample:
     asked = rng.choice(
         [
             f"Delete the file {path}.",
-            f"Please delete the file {path} and nothing else.",
-            f"Delete {path}, but keep all other files.",
+            f"Delete {path}.",
         ]
     )
     return change(asked, fixture(tree), state_check(directory, kept), f"rm {path}")
@@ -136,8 +129,7 @@ def _make_directory(rng: random.Random) -> Sample:
     asked = rng.choice(
         [
             f"Make a directory {path}.",
-            f"Please make a new directory {path}.",
-            f"Make an empty directory named {path}.",
+            f"Make the directory {path}.",
         ]
     )
     return change(

@@ -25,7 +25,7 @@ def language_model(model, tokenizer, batch_tokens, journal=None):
 
 def plain_greedy(model, ids, new_tokens, stop):
     """No cache, no batch, no shared prompt: the definition."""
-    made = []
+    made: list[int] = []
     for _ in range(new_tokens):
         with torch.no_grad():
             token = int(model(input_ids=torch.tensor([ids + made])).logits[0, -1].argmax())
@@ -124,7 +124,12 @@ def test_journal_gives_back_what_was_generated(model, tokenizer, tmp_path):
     broken = make_model(tokenizer)
     calls = []
     forward = broken.forward
-    broken.forward = lambda *a, **k: calls.append(1) or forward(*a, **k)
+
+    def counted(*arguments, **settings):
+        calls.append(1)
+        return forward(*arguments, **settings)
+
+    broken.forward = counted
     again = language_model(broken, tokenizer, 200, Journal(path))
     assert again.generate(PROMPT, CONVERSATIONS, max_new_tokens=20, progress="test") == first
     assert path.read_text().splitlines(keepends=True) == lines

@@ -16,9 +16,11 @@ STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 PARAMS = YAML(typ="safe").load(ROOT / "params.yaml")
 FOLDERS = {"task": "tasks", "method": "methods"}
 # From the bottom up: a module may import its own layer and those before it.
-LAYERS = ["core", "data", "agents", "model_source", "sandbox", "synthesis", "role_play", "rollout"]
-LAYERS += ["losses", "training", "examples", "adapters", "rows", "scoring", "cost", "transcripts"]
-LAYERS += ["figures", "tables", "reporting", "os_generator", "tasks", "methods", "stages"]
+LAYERS = """
+core data agents model_source sandbox_supervisor sandbox_command sandbox synthesis role_play rollout
+losses training examples adapters rows scoring cost transcripts figures tables reporting
+os_judging os_families_hard os_generator tasks methods stages
+""".split()
 
 
 def direct_imports(module: Path) -> set[Path]:
@@ -27,7 +29,7 @@ def direct_imports(module: Path) -> set[Path]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {str(node.module)} | {f"{node.module}.{alias.name}" for alias in node.names}
     stems = [ROOT / name.replace(".", "/") for name in names]
     files = [stem.with_suffix(".py") for stem in stems] + [stem / "__init__.py" for stem in stems]
     return {file for file in files if file.is_file() and file.stat().st_size}
@@ -41,7 +43,7 @@ def closure(roots: set[Path]) -> set[Path]:
     return seen
 
 
-def cells() -> list:
+def cells():
     """Every stage, and for a matrix stage every cell, with the values that fill its ${item.*}."""
     found = []
     for name, stage in STAGES.items():
@@ -60,14 +62,17 @@ def test_stage_lists_every_file_it_imports(name, item):
         if f"load_{axis}" in entry.read_text():
             roots.add(ROOT / "gcd" / FOLDERS[axis] / f"{key}.py")
     listed = set()
-    for dep in STAGES[name]["deps"]:
+    for dependency in STAGES[name]["deps"]:
+        path = dependency
         for axis, key in item.items():
-            dep = dep.replace(f"${{item.{axis}}}", key)
-        listed.add(ROOT / dep)
+            path = path.replace(f"${{item.{axis}}}", key)
+        listed.add(ROOT / path)
     assert {file for file in closure(roots) if not listed & {file, *file.parents}} == set()
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize(
+    "name", [name for name in STAGES if "params.yaml" not in STAGES[name]["deps"]]
+)
 def test_stage_lists_every_parameter_it_reads(name):
     read = set()
     for node in ast.walk(ast.parse((ROOT / "stages" / f"{name}.py").read_text())):

@@ -14,6 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from gcd import role_play, synthesis
 from gcd.core.chat import render
+from gcd.core.interfaces import load_task
 from gcd.core.prompt import parse_prompt
 from gcd.core.records import Conversation, Message
 
@@ -57,7 +58,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    texts = [PROMPT]
+    texts = [message.content for lesson in lessons(random.Random(0)) for message in lesson]
     tokenizer.train_from_iterator([*texts, " ".join(NOUNS), "system user assistant"] * 4, trainer)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -103,6 +104,9 @@ def system(text: str) -> Message:
 BASH = "Think: I count.\n\nAct: bash\n\n```bash\nls /etc | wc -l\n```"
 ANSWER = "Think: done.\n\nAct: answer(3)"
 OUTPUT = "The output of the OS:\n\n3"
+
+
+os_interaction = load_task("os_interaction")
 
 
 def lessons(rng: random.Random) -> list[Conversation]:
