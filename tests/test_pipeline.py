@@ -16,11 +16,35 @@ STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 PARAMS = YAML(typ="safe").load(ROOT / "params.yaml")
 FOLDERS = {"task": "tasks", "method": "methods"}
 # From the bottom up: a module may import its own layer and those before it.
-LAYERS = """
-core data agents model_source sandbox_supervisor sandbox_command sandbox synthesis role_play rollout
-losses training examples adapters rows scoring cost transcripts figures tables reporting
-os_judging os_families_hard os_generator tasks methods stages
-""".split()
+LAYERS = [
+    "core",
+    "data",
+    "agents",
+    "model_source",
+    "sandbox_supervisor",
+    "sandbox_command",
+    "sandbox",
+    "synthesis",
+    "role_play",
+    "rollout",
+    "losses",
+    "training",
+    "examples",
+    "adapters",
+    "rows",
+    "scoring",
+    "cost",
+    "transcripts",
+    "figures",
+    "tables",
+    "reporting",
+    "os_judging",
+    "os_families_hard",
+    "os_generator",
+    "tasks",
+    "methods",
+    "stages",
+]
 
 
 def direct_imports(module: Path) -> set[Path]:
