@@ -115,7 +115,7 @@ def test_attention_that_the_shared_form_does_not_reproduce_is_refused(tokenizer,
 def test_journal_gives_back_what_was_generated(model, tokenizer, tmp_path):
     """Replies come from the journal where it has them: a killed stage repeats nothing."""
     path = tmp_path / "replies.jsonl"
-    first = language_model(model, tokenizer, 200, Journal(path)).generate(
+    first = language_model(model, tokenizer, 90, Journal(path)).generate(
         PROMPT, CONVERSATIONS, max_new_tokens=20, progress="test"
     )
     lines = path.read_text().splitlines(keepends=True)
@@ -130,10 +130,10 @@ def test_journal_gives_back_what_was_generated(model, tokenizer, tmp_path):
         return forward(*arguments, **settings)
 
     broken.forward = counted
-    again = language_model(broken, tokenizer, 200, Journal(path))
+    again = language_model(broken, tokenizer, 90, Journal(path))
     assert again.generate(PROMPT, CONVERSATIONS, max_new_tokens=20, progress="test") == first
     assert path.read_text().splitlines(keepends=True) == lines
     calls.clear()
-    done = language_model(broken, tokenizer, 200, Journal(path))
+    done = language_model(broken, tokenizer, 90, Journal(path))
     assert done.generate(PROMPT, CONVERSATIONS, max_new_tokens=20, progress="test") == first
     assert not calls
