@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from gcd.core.errors import UserError
 from gcd.os_families_hard import (
     ADJECTIVES,
     HARD_FAMILIES,
@@ -24,6 +25,9 @@ from gcd.os_families_hard import (
     short_tree,
     state_check,
 )
+
+# After 1,000 draws without a new sample at least 99 % of a family's descriptions are taken.
+DRAWS = 1000
 
 
 def _count_files(rng: random.Random) -> Sample:
@@ -150,24 +154,38 @@ FAMILIES: dict[str, tuple[str, Callable[[random.Random], dict[str, Any]]]] = {
 }
 
 
-def generate(seed: str, count: int) -> list[dict[str, Any]]:
-    """Samples that differ from one another, interleaved and balanced over the families.
+def generate(seed: str, count: int, taken: set[str]) -> list[dict[str, Any]]:
+    """Samples whose descriptions differ, interleaved and balanced over the families.
 
     Args:
         seed: any text; the same text gives the same samples, and a smaller count a prefix of them.
         count: how many; the first `count % len(FAMILIES)` families have one more than the others.
+        taken: descriptions that none of the samples may have.
+
+    Raises:
+        UserError: a family has no description left.
     """
     names = list(FAMILIES)
-    seen: set[tuple[str, str]] = set()
+    seen = set(taken)
     samples = []
     for position in range(count):
         number, index = divmod(position, len(names))
         family = names[index]
         tier, draw = FAMILIES[family]
         rng = random.Random(f"{seed}/{family}/{number}")
-        sample = draw(rng)
-        while (key := (sample["description"], sample["create"]["init"]["code"])) in seen:
-            sample = draw(rng)
-        seen.add(key)
+        sample = next(
+            (
+                sample
+                for sample in (draw(rng) for _ in range(DRAWS))
+                if sample["description"] not in seen
+            ),
+            None,
+        )
+        if sample is None:
+            raise UserError(
+                f"{DRAWS} draws gave no new `{family}` sample after {position} samples. Lower the "
+                "counts under `tasks.os_interaction` in params.yaml."
+            )
+        seen.add(sample["description"])
         samples.append({**sample, "labels": [tier, family]})
     return samples

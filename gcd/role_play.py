@@ -7,6 +7,7 @@ section 3.2; our wording). All conversations of a turn are generated together.
 
 from dataclasses import dataclass
 
+from gcd.core.decoding import Sampling
 from gcd.core.interfaces import Reply, Task
 from gcd.core.language_model import LanguageModel
 from gcd.core.params import MakePseudoConversationsSettings
@@ -85,10 +86,12 @@ def make_pseudo_conversations(
     task: Task,
     settings: MakePseudoConversationsSettings,
     agent_max_new_tokens: int,
+    seed: int,
 ) -> Synthesis[PseudoConversation]:
     """Continue every teacher output into a conversation of at most `max_turns` agent turns.
 
-    The teacher output of a pair is the agent's first turn: same prompt, same input, greedy.
+    The teacher output of a pair is the agent's first turn: same prompt, same input, greedy. The
+    environment is sampled: greedily, a small model shows one demonstration's output every time.
     """
     environment = environment_prompt(prompt, task, settings.end_token)
     dialogues = []
@@ -105,6 +108,7 @@ def make_pseudo_conversations(
             environment,
             [swap_roles(dialogue.messages) for dialogue in running],
             max_new_tokens=settings.environment_max_new_tokens,
+            sampling=Sampling(settings.temperature, settings.top_p, f"{seed}/environment/{turn}"),
             openings=[task.WORDING.environment_opening] * len(running),
             progress=f"environment, turn {turn - 1}",
         )

@@ -66,6 +66,8 @@ You play {environment}. The user is {agent}; whatever it does, you reply with ex
 {environment} would show it, and nothing else. When it has finished, you write {end_token}."""
 
 _LIST_LINE = re.compile(r"^\s*\d+[.)]\s+(.+?)\s*$", re.MULTILINE)
+_NUMBERING = re.compile(r"^(?:\d+[.)]\s+)+")
+_WORDS = re.compile(r"[^\W\d_]{2,}\b.*\b[^\W\d_]{2,}")
 RecordT = TypeVar("RecordT", bound=Record)
 
 
@@ -111,7 +113,8 @@ def make_pseudo_inputs(
 
     Asked in chat, a small model repeats the demonstrations; as the continuation of a list in its
     own turn it invents. Requests go out in rounds until `count` inputs are kept or
-    `max_requests` are spent. Rejected: duplicates, and lines longer than `max_characters`.
+    `max_requests` are spent. Rejected: duplicates, lines without two words (bare numbers),
+    and lines longer than `max_characters`.
     """
     system = INPUTS_REQUEST.format(agent=wording.agent, problem=wording.problem, prompt=prompt)
     request = [Message(role="system", content=system)]
@@ -152,10 +155,14 @@ def _keep_inputs(
     result: Synthesis[PseudoInput],
 ) -> None:
     """Sort new problems into kept and rejected, up to `count` kept."""
-    for text in lines:
+    for line in lines:
         if len(result.kept) == settings.count:
             return
-        if _normal(text) in seen:
+        # Small models number twice now and then: "7. 1. Delete the file".
+        text = _NUMBERING.sub("", line)
+        if not _WORDS.search(text):
+            result.rejected["no words"] += 1
+        elif _normal(text) in seen:
             result.rejected["duplicate"] += 1
         elif len(text) > settings.max_characters:
             result.rejected["too long"] += 1

@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from gcd.core.errors import UserError
 from gcd.core.params import TrainSettings
-from gcd.core.records import write_text
+from gcd.core.records import write_bytes, write_text
 from gcd.losses import Batch, Example, collate
 
 
@@ -162,15 +162,16 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Write a checkpoint, whole or not at all."""
-        temporary = path.with_suffix(".tmp")
         state = {
             "adapter": get_peft_model_state_dict(self.accelerator.unwrap_model(self.model)),
             "optimizer": self.optimizer.state_dict(),
             "rows": self.rows,
             "tokens": self.tokens,
         }
-        torch.save(state, temporary)
-        temporary.replace(path)
+        # Through memory: on a full disk torch's own writer reports a broken file, not a full disk.
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_bytes(path, buffer.getvalue())
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint of the same run."""

@@ -27,6 +27,7 @@ def main(task: str) -> None:
             load_task(task),
             settings,
             params.teacher.max_new_tokens,
+            params.seed,
         )
         key = "make_pseudo_conversations.minimum"
         counts = out / "conversations_counts.json"

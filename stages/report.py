@@ -6,6 +6,7 @@ python -m stages.report
 import shutil
 from pathlib import Path
 
+from gcd.core.errors import UserError
 from gcd.core.params import read_params
 from gcd.core.stage import run
 from gcd.cost import read_model
@@ -22,6 +23,13 @@ def main() -> None:
     params = read_params("methods", "score")
     scores = read_json(REPORTS / "scores.json")
     costs = read_json(REPORTS / "costs.json")
+    rows = read_rows(REPORTS / "episodes")
+    for name, known in (("scores.json", scores), ("costs.json", costs)):
+        missing = [
+            f"{task}/{row}" for task in rows for row in rows[task] if row not in known.get(task, {})
+        ]
+        if missing:
+            raise UserError(f"{REPORTS / name} lacks {', '.join(missing)}. Run `dvc repro`.")
     results = [
         TaskResults(
             task=task,
@@ -31,7 +39,7 @@ def main() -> None:
             costs=costs[task],
             losses=read_losses(MODELS / task, params.methods),
         )
-        for task, records in read_rows(REPORTS / "episodes").items()
+        for task, records in rows.items()
     ]
     for name in ("tables", "figures"):
         shutil.rmtree(REPORTS / name, ignore_errors=True)

@@ -10,6 +10,7 @@ from gcd.core.language_model import BASE
 from gcd.core.params import read_params
 from gcd.core.records import AgentRecord, TeacherState, read_records, write_records
 from gcd.core.stage import run, work_folder
+from gcd.core.timings import loading
 from gcd.data import task_folder
 from gcd.rollout import answer_states, play
 
@@ -23,7 +24,8 @@ def main(task: str, method: str) -> None:
     inputs = [BASE / "model.json", task_folder(task), fitted, states]
     with work_folder(f"run_episodes-{task}-{method}", params, inputs) as work:
         for row in load_method(method).rows(params.method):
-            agent = load_method(method).load_agent(row, task, params, fitted, work)
+            with loading():
+                agent = load_method(method).load_agent(row, task, params, fitted, work)
             samples = module.read_samples(task_folder(task) / "test.jsonl")
             live = params.run_episodes.live_environments
             episodes = play(agent, module, params.task, samples, task_name=task, row=row, live=live)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from pydantic import BaseModel
 
 from gcd.core.records import Action, Conversation
+from gcd.core.timings import loading
 
 if TYPE_CHECKING:
     from gcd.core.params import Params
@@ -115,9 +116,11 @@ class Method(Protocol):
 
 def load_task(name: str) -> Task:
     """The module gcd/tasks/<name>.py."""
-    return cast(Task, import_module(f"gcd.tasks.{name}"))
+    with loading():
+        return cast(Task, import_module(f"gcd.tasks.{name}"))
 
 
 def load_method(name: str) -> Method:
     """The module gcd/methods/<name>.py."""
-    return cast(Method, import_module(f"gcd.methods.{name}"))
+    with loading():
+        return cast(Method, import_module(f"gcd.methods.{name}"))

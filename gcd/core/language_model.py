@@ -24,7 +24,7 @@ from gcd.core.journal import Journal
 from gcd.core.params import ModelSettings
 from gcd.core.records import Conversation, Message
 from gcd.core.shared_prefix import Prefix, attach_prefix, compute_prefix, detach_prefix
-from gcd.core.stage import loading
+from gcd.core.timings import loading
 
 BASE = Path("models/base")
 

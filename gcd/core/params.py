@@ -112,10 +112,13 @@ class MakeReasonsSettings(Section):
 
 
 class MakePseudoConversationsSettings(Section):
-    """Self role-playing: at most `max_turns` agent turns; the environment ends with `end_token`."""
+    """Self role-playing: at most `max_turns` agent turns; the environment, which is sampled, ends
+    the conversation with `end_token`."""
 
     minimum: Count
     max_turns: Count
+    temperature: Positive
+    top_p: Share
     end_token: str
     environment_max_new_tokens: Count
 

@@ -148,18 +148,23 @@ class AgentRecord(Record):
     adapter_parameters: int
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` whole or not at all: temporary name, flush to disk, rename."""
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path` whole or not at all: temporary name, flush to disk, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, as `write_bytes` does."""
+    write_bytes(path, text.encode())
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:

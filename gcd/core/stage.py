@@ -1,36 +1,20 @@
-"""What every stage shares: one-line errors, a log, and a folder in which killed work continues.
-
-Wall-clock figures go to `logs/timings.jsonl`, outside everything that DVC compares.
-"""
+"""What every stage shares: one-line errors, a log, and a folder in which killed work continues."""
 
 import errno
 import hashlib
 import inspect
-import json
 import logging
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
-
 from gcd.core.errors import UserError
 from gcd.core.params import Params
+from gcd.core.timings import seconds_since_start, write_timing
 
 WORK = Path(".work")
-TIMINGS = Path("logs/timings.jsonl")
-_loading_seconds: list[float] = []
-
-
-@contextmanager
-def loading() -> Iterator[None]:
-    """Count the enclosed seconds as loading a model (`logs/timings.jsonl`)."""
-    start = time.perf_counter()
-    yield
-    _loading_seconds.append(time.perf_counter() - start)
 
 
 def hash_files(paths: list[Path]) -> str:
@@ -69,34 +53,12 @@ def work_folder(name: str, params: Params, inputs: list[Path]) -> Iterator[Path]
     shutil.rmtree(cell)
 
 
-def _write_timing(name: str, arguments: list[str], start_up: float) -> None:
-    """Append one line: all times in seconds, peak memory in bytes."""
-    process = psutil.Process()
-    TIMINGS.parent.mkdir(exist_ok=True)
-    line = {
-        "stage": name,
-        "arguments": arguments,
-        "seconds": round(time.time() - process.create_time(), 2),
-        "start_up_seconds": round(start_up, 2),
-        "loading_seconds": round(sum(_loading_seconds), 2),
-        "peak_memory_bytes": _peak_memory_bytes(),
-    }
-    with TIMINGS.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
-
-
-def _peak_memory_bytes() -> int:
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def run(main: Callable[..., None]) -> None:
     """Call `main` with the command line's arguments; end in one line on a user's mistake.
 
     Exit status 1 after a UserError or a full disk, 2 after wrong arguments, 130 after Ctrl-C.
     """
-    start_up = time.time() - psutil.Process().create_time()
+    start_up = seconds_since_start()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     name = Path(sys.argv[0]).stem
@@ -121,4 +83,4 @@ def run(main: Callable[..., None]) -> None:
             logging.error("%s: the disk is full. Free space, then `dvc repro` continues.", name)
             sys.exit(1)
         raise
-    _write_timing(name, arguments, start_up)
+    write_timing(name, arguments, start_up)

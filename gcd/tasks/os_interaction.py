@@ -78,12 +78,11 @@ def write_samples(settings: Settings, out: Path) -> None:
     seen: set[str] = set()
     for name in ("test", "development", "demonstrations"):
         split: SplitSettings = getattr(settings, name)
-        sources = generate(f"{split.seed}/{name}", split.count)
-        fresh = [source for source in sources if source["description"] not in seen]
+        sources = generate(f"{split.seed}/{name}", split.count, seen)
         seen |= {source["description"] for source in sources}
         samples = [
             OsSample(index=f"{name}-{number:03d}", source=source)
-            for number, source in enumerate(fresh)
+            for number, source in enumerate(sources)
         ]
         write_records(out / f"{name}.jsonl", samples)
 
