@@ -17,7 +17,7 @@ from gcd.synthesis import ENVIRONMENT_REQUEST, Synthesis
 
 @dataclass
 class Dialogue:
-    """A conversation in the making. `end` is "" while it runs; `fault` says why it is rejected."""
+    """A conversation in the making. `end` is "" while it runs; `fault` says what broke it off."""
 
     index: int
     messages: Conversation
@@ -127,14 +127,17 @@ def make_pseudo_conversations(
 
 
 def _collect(dialogues: list[Dialogue]) -> Synthesis[PseudoConversation]:
-    """Conversations that ended well or ran into the turn limit, and the faults of the others."""
+    """The conversations, each up to its last good agent turn, and how many turns were faulty.
+
+    What came before a faulty turn is as good as ever: with a third of the simulated environment's
+    turns too long, dropping whole conversations would throw a third of the data away.
+    """
     result: Synthesis[PseudoConversation] = Synthesis()
     for dialogue in dialogues:
         if dialogue.fault:
             result.rejected[dialogue.fault] += 1
-            continue
-        end = dialogue.end or "turn limit"
-        result.kept.append(
-            PseudoConversation(index=dialogue.index, messages=dialogue.messages, end=end)
-        )
+        messages = dialogue.messages[: len(dialogue.messages) // 2 * 2]
+        if messages:
+            end = dialogue.end or ("faulty turn" if dialogue.fault else "turn limit")
+            result.kept.append(PseudoConversation(index=dialogue.index, messages=messages, end=end))
     return result

@@ -247,9 +247,17 @@ def test_the_environment_may_end_it() -> None:
         (REST + "…", ANSWER, "environment turn too long"),
     ],
 )
-def test_faulty_conversations_are_counted(
-    environment: str | None, agent: str | None, reason: str
-) -> None:
+def test_faulty_turns_are_counted(environment: str | None, agent: str | None, reason: str) -> None:
+    """What came before the faulty turn is kept."""
     made = converse(environment, agent, [pair(0), pair(1, ANSWER)])
     assert made.rejected == {reason: 1}
-    assert [record.index for record in made.kept] == [1]
+    broken, whole = made.kept
+    assert broken.messages == [user("Problem: problem 0"), assistant(BASH)]
+    assert broken.end == "faulty turn"
+    assert whole.end == "committed"
+
+
+def test_a_faulty_first_turn_leaves_nothing() -> None:
+    made = converse(REST, ANSWER, [pair(0, "Hello.")])
+    assert made.kept == []
+    assert made.rejected == {"agent turn without a valid action": 1}

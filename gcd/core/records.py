@@ -61,7 +61,7 @@ class PseudoConversation(Record):
 
     `messages` starts with a user turn, ends with an assistant turn and holds no prompt.
     `end` tells how it ended: "committed" (the agent gave its final action), "environment" (the
-    environment's end token) or "turn limit".
+    environment's end token), "turn limit", or "faulty turn" (what followed was rejected).
     """
 
     index: int
