@@ -19,6 +19,10 @@ from gcd.transcripts import escape, render_samples
 
 LOSS_COLUMNS = {"step", "epoch", "loss", "learning_rate", "tokens"}  # the others are loss terms
 RELATIVE = "relative_to_full_prompt"
+DATA_NOTE = (
+    "Rejected counts generations. A conversation keeps what came before a rejected turn, so that "
+    "kept and rejected ones may add up to more than were begun."
+)
 
 
 @dataclass(frozen=True)
@@ -239,7 +243,10 @@ def write_report(
     confidence: float,
     folder: Path,
 ) -> None:
-    """Write `folder`/report.md, tables/*.csv and figures/*; `data` is `tables.data_table`'s."""
+    """Write `folder`/report.md, tables/ and figures/; `data` is `tables.data_table`'s.
+
+    A table is there twice: tidy numbers in a .csv, and as the report shows it in a .md.
+    """
     parts = [
         "# Generative Context Distillation: results",
         paragraph(
@@ -258,9 +265,16 @@ def write_report(
             "costs": tables.tidy_costs(found.costs, found.rows),
         }.items():
             tables.write_csv(frame, folder / "tables" / f"{found.task}_{name}.csv")
+        for name, frame in {
+            "results": tables.results_table(found.scores, found.rows),
+            "costs": tables.costs_table(found.costs, found.rows),
+            "relative_costs": tables.relative_costs_table(found.costs, found.rows),
+        }.items():
+            tables.write_markdown(frame, folder / "tables" / f"{found.task}_{name}.md")
     if not data.empty:
-        parts += ["## Generated data", tables.markdown(data)]
+        parts += ["## Generated data", tables.markdown(data), paragraph(DATA_NOTE)]
         tables.write_csv(data, folder / "tables" / "data.csv")
+        tables.write_markdown(data, folder / "tables" / "data.md")
     parts += [
         "## Transcripts",
         paragraph(

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from gcd.core.errors import UserError
+from gcd.core.records import write_text
 from gcd.cost import REGIMES
 from gcd.rows import FULL_PROMPT
 from gcd.transcripts import escape
@@ -187,3 +188,8 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
     """Write `frame` with the same bytes on every system."""
     path.parent.mkdir(parents=True, exist_ok=True)
     frame.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
+
+
+def write_markdown(frame: pd.DataFrame, path: Path) -> None:
+    """Write `frame` as the report shows it."""
+    write_text(path, markdown(frame) + "\n")

@@ -26,16 +26,8 @@ from gcd.cost import (
     row_costs,
 )
 from gcd.rows import FULL_PROMPT, Row
+from tests.tiny import ARCHITECTURE as TINY
 
-TINY = Architecture(
-    layers=2,
-    hidden_size=24,
-    heads=3,
-    key_value_heads=1,
-    head_size=8,
-    intermediate_size=40,
-    vocabulary_size=50,
-)
 # All sizes 1: N = 4 + 3 = 7, H = 1, 4 L D = 4, so forward(n | c) = 14 n + 4 n (c + n) + 2.
 UNIT = Architecture(
     layers=1,

@@ -11,12 +11,13 @@ from markdown_it import MarkdownIt
 
 from gcd.core.errors import UserError
 from gcd.core.records import Action, AgentRecord, Episode, StateReply, Turn
-from gcd.cost import Architecture, ModelRecord, cost_tasks
+from gcd.cost import ModelRecord, cost_tasks
 from gcd.reporting import TaskResults, loss_terms, order_rows, read_losses, write_report
 from gcd.rows import FULL_PROMPT, Row
 from gcd.scoring import Bootstrap, score_tasks
 from gcd.tables import data_table, interval, markdown, read_json
 from gcd.transcripts import MESSAGE_LINES, choose_samples, escape, fence, printable
+from tests.tiny import ARCHITECTURE
 
 HOSTILE = [
     "```bash\nls\n```\n## Forged heading\n",
@@ -31,15 +32,7 @@ HOSTILE = [
 ]
 MODEL = ModelRecord(
     source="tiny <b>model</b>",
-    architecture=Architecture(
-        layers=2,
-        hidden_size=24,
-        heads=3,
-        key_value_heads=1,
-        head_size=8,
-        intermediate_size=40,
-        vocabulary_size=50,
-    ),
+    architecture=ARCHITECTURE,
     parameters=12_345_678,
 )
 ROWS = [FULL_PROMPT, "no_prompt", "seqkd", "gcd"]
@@ -149,8 +142,12 @@ def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
     assert set(first) == {
         "report.md",
         "tables/data.csv",
+        "tables/data.md",
         "tables/os_costs.csv",
+        "tables/os_costs.md",
+        "tables/os_relative_costs.md",
         "tables/os_results.csv",
+        "tables/os_results.md",
         *(
             f"figures/os_{name}.{kind}"
             for name in ("success", "success_against_cost", "loss")

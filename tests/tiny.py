@@ -17,6 +17,7 @@ from gcd.core.chat import render
 from gcd.core.interfaces import load_task
 from gcd.core.prompt import parse_prompt
 from gcd.core.records import Conversation, Message
+from gcd.cost import Architecture
 
 TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content']"
@@ -24,6 +25,16 @@ TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 NOUNS = ["apple", "birch", "cedar", "daisy", "elder", "fern", "grape", "hazel", "iris", "juniper"]
+# Sizes that all differ, so that no two can be confused in a closed form.
+ARCHITECTURE = Architecture(
+    layers=2,
+    hidden_size=24,
+    heads=3,
+    key_value_heads=1,
+    head_size=8,
+    intermediate_size=40,
+    vocabulary_size=50,
+)
 PROMPT = """\
 You work in a shell.
 <!-- user -->
