@@ -124,3 +124,8 @@ def test_imports_point_downwards():
         if layer(target) > layer(module) or layer(target) == LAYERS.index("stages")
     ]
     assert upward == []
+
+
+def test_readme_shows_the_recorded_results():
+    shown = (ROOT / "README.md").read_text().split("<!-- results -->")[1].split("<!-- /results -->")[0]
+    assert (ROOT / "reports/tables/os_interaction_results.md").read_text() in shown
