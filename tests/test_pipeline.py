@@ -127,5 +127,7 @@ def test_imports_point_downwards():
 
 
 def test_readme_shows_the_recorded_results():
-    shown = (ROOT / "README.md").read_text().split("<!-- results -->")[1].split("<!-- /results -->")[0]
+    shown = (
+        (ROOT / "README.md").read_text().split("<!-- results -->")[1].split("<!-- /results -->")[0]
+    )
     assert (ROOT / "reports/tables/os_interaction_results.md").read_text() in shown

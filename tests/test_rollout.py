@@ -1,0 +1,162 @@
+"""Playing in lock-step: who replies where, what is recorded, and what a row's replies are."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from gcd.core.interfaces import Reply
+from gcd.core.records import Action, Conversation
+from gcd.rollout import CONTEXT_LIMIT, answer_states, play, visited_states
+from tests.tiny import assistant, user
+
+
+@dataclass
+class Countdown:
+    """A sample that is solved by counting down from `start` to 0, one number a turn."""
+
+    index: str
+    start: int
+
+    @property
+    def problem(self) -> str:
+        return f"Count down from {self.start}."
+
+    @property
+    def groups(self) -> dict[str, str]:
+        return {"tier": "easy"}
+
+
+@dataclass
+class CountdownEnvironment:
+    sample: Countdown
+    messages: Conversation = field(default_factory=list)
+    status: str = "running"
+    score: float = 0.0
+    error: str | None = None
+    left: int = 0
+    closed: bool = False
+
+    def __enter__(self) -> "CountdownEnvironment":
+        self.left = self.sample.start
+        self.messages.append(user(self.sample.problem))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.closed = True
+
+    def step(self, reply: str) -> str | None:
+        self.messages.append(assistant(reply))
+        if reply != str(self.left - 1):
+            self.status = "agent invalid action"
+            return None
+        self.left -= 1
+        if self.left == 0:
+            self.status, self.score = "completed", 1.0
+            return None
+        self.messages.append(user(f"left: {self.left}"))
+        return self.messages[-1].content
+
+
+class CountdownTask:
+    """As much of a task as playing needs; remembers what it started."""
+
+    def __init__(self) -> None:
+        self.started: list[CountdownEnvironment] = []
+
+    def start(self, sample: Countdown, settings: Any) -> CountdownEnvironment:
+        self.started.append(CountdownEnvironment(sample))
+        return self.started[-1]
+
+    def first_message(self, problem: str) -> str:
+        return problem
+
+    def parse_action(self, reply: str) -> Action | None:
+        return Action(kind="say", content=reply) if reply.isdigit() else None
+
+
+class ScriptedAgent:
+    """Replies with `answer` of the last message; remembers how many it was asked at once."""
+
+    deployment = "base"
+    prompt_tokens = 7
+    adapter_parameters = 0
+
+    def __init__(self, answer: Callable[[str], str | None]) -> None:
+        self.answer = answer
+        self.asked: list[int] = []
+
+    def reply(self, conversations: list[Conversation]) -> list[Reply | None]:
+        self.asked.append(len(conversations))
+        texts = [self.answer(conversation[-1].content) for conversation in conversations]
+        return [None if text is None else Reply(text, 5, 2, complete=True) for text in texts]
+
+
+def count_down(message: str) -> str:
+    return str(int(message.removesuffix(".").split()[-1]) - 1)
+
+
+def played(agent: ScriptedAgent, starts: list[int], live: int) -> tuple[list[Any], Any]:
+    task: Any = CountdownTask()
+    samples = [Countdown(f"s{number}", start) for number, start in enumerate(starts)]
+    episodes = play(agent, task, None, samples, task_name="count", row="me", live=live)
+    return episodes, task
+
+
+def test_an_oracle_scores_1_in_every_sample_and_order_is_kept() -> None:
+    agent = ScriptedAgent(count_down)
+    episodes, task = played(agent, [3, 1, 2], live=2)
+    assert [(episode.index, episode.score, len(episode.turns)) for episode in episodes] == [
+        ("s0", 1.0, 3),
+        ("s1", 1.0, 1),
+        ("s2", 1.0, 2),
+    ]
+    # Two live at a time: s0 and s1 together, s0 alone twice, then s2 alone twice.
+    assert agent.asked == [2, 1, 1, 1, 1]
+    assert all(environment.closed for environment in task.started)
+    assert {episode.prompt_tokens for episode in episodes} == {7}
+
+
+def test_the_number_of_live_episodes_changes_nothing() -> None:
+    one, _ = played(ScriptedAgent(count_down), [3, 1, 2], live=1)
+    all_at_once, _ = played(ScriptedAgent(count_down), [3, 1, 2], live=9)
+    assert one == all_at_once
+
+
+def test_a_silent_agent_scores_0() -> None:
+    episodes, _ = played(ScriptedAgent(lambda message: ""), [3, 1], live=2)
+    assert [episode.score for episode in episodes] == [0.0, 0.0]
+    assert [episode.turns[0].action for episode in episodes] == [None, None]
+
+
+def test_a_conversation_that_does_not_fit_ends_its_episode_only() -> None:
+    agent = ScriptedAgent(lambda message: None if message == "left: 2" else count_down(message))
+    episodes, _ = played(agent, [3, 2], live=2)
+    assert [episode.status for episode in episodes] == [CONTEXT_LIMIT, "completed"]
+    assert [len(episode.turns) for episode in episodes] == [1, 2]
+
+
+def test_visited_states_are_what_the_agent_read_before_each_reply() -> None:
+    episodes, task = played(ScriptedAgent(count_down), [2, 1], live=2)
+    states = visited_states(episodes, task, limit=9)
+    assert [state.messages for state in states] == [
+        [user("Count down from 2.")],
+        [user("Count down from 2."), assistant("1"), user("left: 1")],
+        [user("Count down from 1.")],
+    ]
+    assert [state.index for state in states] == [0, 1, 2]
+    assert [state.action and state.action.content for state in states] == ["1", "0", "0"]
+    limited = visited_states(episodes, task, limit=2)
+    assert limited == states[:2]
+
+
+def test_state_replies_pair_the_rows_action_with_the_teachers() -> None:
+    episodes, task = played(ScriptedAgent(count_down), [2], live=1)
+    states = visited_states(episodes, task, limit=9)
+    agent = ScriptedAgent(lambda message: None if "left" in message else "1")
+    answers = answer_states(agent, task, states)
+    first = Action(kind="say", content="1")
+    assert [(answer.action, answer.teacher_action) for answer in answers] == [
+        (first, first),
+        (None, Action(kind="say", content="0")),
+    ]
+    assert answers[1].reply == ""
