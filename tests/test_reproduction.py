@@ -150,7 +150,6 @@ def run_stage(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new", "stage", "message"),
     [
@@ -173,7 +172,6 @@ def test_user_errors_are_one_line(
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-@pytest.mark.slow
 def test_truncated_model_and_wrong_arguments(tmp_path: Path, taught: Path) -> None:
     folder = make_repository(tmp_path, taught)
     weights = folder / "mine/model.safetensors"
@@ -185,7 +183,6 @@ def test_truncated_model_and_wrong_arguments(tmp_path: Path, taught: Path) -> No
     assert run_stage(folder, "stages.fit", "os_interaction").returncode == 2
 
 
-@pytest.mark.slow
 def test_corrupt_line_names_file_and_line(reproduced: Path) -> None:
     path = reproduced / "data/pseudo/os_interaction/paired_outputs.jsonl"
     kept = path.read_text()
