@@ -111,6 +111,13 @@ def test_second_run_does_nothing(reproduced: Path) -> None:
     assert "Running stage" not in done.stdout
 
 
+def test_a_forced_run_is_byte_identical(reproduced: Path) -> None:
+    before = results(reproduced)
+    done = repro(reproduced, "--force")
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    assert results(reproduced) == before
+
+
 @pytest.mark.slow
 def test_killed_stages_continue_to_the_same_result(
     tmp_path: Path, taught: Path, reproduced: Path
