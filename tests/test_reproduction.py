@@ -111,6 +111,7 @@ def test_second_run_does_nothing(reproduced: Path) -> None:
     assert "Running stage" not in done.stdout
 
 
+@pytest.mark.slow
 def test_a_forced_run_is_byte_identical(reproduced: Path) -> None:
     before = results(reproduced)
     done = repro(reproduced, "--force")
