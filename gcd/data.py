@@ -23,6 +23,12 @@ def pseudo_folder(task: str) -> Path:
     return Path("data/pseudo", task)
 
 
+def pseudo_files(task: str) -> list[Path]:
+    """What a method may read of `pseudo_folder`: pairs, reasons and conversations."""
+    names = ["paired_outputs.jsonl", "reasons.jsonl", "conversations.jsonl"]
+    return [pseudo_folder(task) / name for name in names]
+
+
 def read_prompt(task: str) -> tuple[str, Conversation]:
     """The task's prompt: its text, and its messages. Raises UserError on a bad file."""
     path = task_folder(task) / "prompt.md"
@@ -42,11 +48,10 @@ class PseudoData:
 
 def read_pseudo_data(task: str) -> PseudoData:
     """Raises UserError naming file and line of the first bad record."""
-    folder = pseudo_folder(task)
-    reasons = read_records(folder / "reasons.jsonl", Reason)
+    pairs, reasons, conversations = pseudo_files(task)
     return PseudoData(
         prompt=read_prompt(task)[0],
-        pairs=read_records(folder / "paired_outputs.jsonl", PairedOutput),
-        reasons={reason.index: reason.reason for reason in reasons},
-        conversations=read_records(folder / "conversations.jsonl", PseudoConversation),
+        pairs=read_records(pairs, PairedOutput),
+        reasons={reason.index: reason.reason for reason in read_records(reasons, Reason)},
+        conversations=read_records(conversations, PseudoConversation),
     )

@@ -67,7 +67,7 @@ You play {environment}. The user is {agent}; whatever it does, you reply with ex
 
 _LIST_LINE = re.compile(r"^\s*\d+[.)]\s+(.+?)\s*$", re.MULTILINE)
 _NUMBERING = re.compile(r"^(?:\d+[.)]\s+)+")
-_WORDS = re.compile(r"[^\W\d_]{2,}\b.*\b[^\W\d_]{2,}")
+_LETTERS = re.compile(r"[^\W\d_]{2}")
 RecordT = TypeVar("RecordT", bound=Record)
 
 
@@ -113,7 +113,7 @@ def make_pseudo_inputs(
 
     Asked in chat, a small model repeats the demonstrations; as the continuation of a list in its
     own turn it invents. Requests go out in rounds until `count` inputs are kept or
-    `max_requests` are spent. Rejected: duplicates, lines without two words (bare numbers),
+    `max_requests` are spent. Rejected: duplicates, lines without two letters in a row,
     and lines longer than `max_characters`.
     """
     system = INPUTS_REQUEST.format(agent=wording.agent, problem=wording.problem, prompt=prompt)
@@ -160,8 +160,8 @@ def _keep_inputs(
             return
         # Small models number twice now and then: "7. 1. Delete the file".
         text = _NUMBERING.sub("", line)
-        if not _WORDS.search(text):
-            result.rejected["no words"] += 1
+        if not _LETTERS.search(text):
+            result.rejected["no letters"] += 1
         elif _normal(text) in seen:
             result.rejected["duplicate"] += 1
         elif len(text) > settings.max_characters:

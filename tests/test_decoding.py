@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gcd.core.decoding import Sampling, decode, make_chooser
+from gcd.core.decoding import Sampling, decode, draw_from_nucleus, make_chooser
 from gcd.core.errors import UserError
 from gcd.core.journal import Journal
 from gcd.core.language_model import LanguageModel
@@ -80,6 +80,46 @@ def test_nucleus_of_a_hand_made_distribution():
     drawn = chooser(logits, list(range(2000)))
     assert set(drawn) == {0, 1}
     assert drawn.count(0) / 2000 == pytest.approx(0.5 / 0.8, abs=0.04)
+
+
+def whole_sort(probabilities, draws, top_p):
+    """The definition, one row at a time, in Python's own numbers."""
+    chosen = []
+    for row, draw in zip(probabilities.tolist(), draws[:, 0].tolist(), strict=True):
+        nucleus, total = [], 0.0
+        for token in sorted(range(len(row)), key=lambda token: (-row[token], token)):
+            if total >= top_p:
+                break
+            nucleus.append(token)
+            total += row[token]
+        reached = 0.0
+        for token in nucleus:
+            reached += row[token]
+            if draw * total < reached:
+                break
+        chosen.append(token)
+    return chosen
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.5, 4.0])
+def test_candidates_give_what_sorting_the_vocabulary_gives(spread):
+    """Flat rows overflow the candidates, peaked ones do not; equal probabilities are everywhere."""
+    generator = torch.Generator().manual_seed(0)
+    levels = torch.randint(0, 9, (64, 1000), generator=generator).double() / 8
+    probabilities = torch.softmax(levels * spread * 4, dim=-1)
+    draws = torch.rand(64, 1, generator=generator, dtype=torch.float64)
+    made = draw_from_nucleus(probabilities, draws, 0.9)
+    assert made.tolist() == whole_sort(probabilities, draws, 0.9)
+    one_by_one = [
+        draw_from_nucleus(probabilities[row : row + 1], draws[row : row + 1], 0.9).item()
+        for row in range(64)
+    ]
+    assert made.tolist() == one_by_one
+
+
+def test_a_draw_that_rounds_to_one_stays_in_the_nucleus():
+    probabilities = torch.tensor([[0.2, 0.5, 0.3]])
+    assert draw_from_nucleus(probabilities, torch.ones(1, 1), 0.6).tolist() == [2]
 
 
 def test_low_temperature_is_greedy():

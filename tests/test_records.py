@@ -46,13 +46,14 @@ def test_failed_write_leaves_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_journal_survives_a_cut_last_line(tmp_path):
+@pytest.mark.parametrize("damage", [lambda data: data[:-5], lambda data: data[:-9] + b"\0" * 8 + b"\n"])
+def test_journal_survives_a_damaged_last_line(tmp_path, damage):
     path = tmp_path / "replies.jsonl"
     journal = Journal(path)
     replies = [Reply("a\nb", 3, 2, complete=True)]
     journal.put("first", replies)
     journal.put("second", replies)
-    path.write_bytes(path.read_bytes()[:-5])
+    path.write_bytes(damage(path.read_bytes()))
     again = Journal(path)
     assert again.get("first") == replies
     assert again.get("second") is None

@@ -109,7 +109,7 @@ def test_every_rejected_input_is_counted() -> None:
     )
     made = inputs_from(lines)
     assert [record.text for record in made.kept] == ["Count the files."]
-    assert made.rejected == {"duplicate": 3 + 2 + 3, "no words": 3, "too long": 3}
+    assert made.rejected == {"duplicate": 3 + 2 + 3, "no letters": 3, "too long": 3}
 
 
 def test_inputs_ask_in_rounds_and_stop_at_the_count() -> None:

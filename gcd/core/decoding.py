@@ -36,15 +36,51 @@ def make_chooser(
 
     def choose(logits: Tensor, rows: list[int]) -> list[int]:
         probabilities = torch.softmax(logits.float() / temperature, dim=-1)
-        ordered, tokens = probabilities.sort(dim=-1, descending=True, stable=True)
-        total = ordered.cumsum(-1)
-        nucleus = ordered * (total - ordered < top_p)  # the smallest set that reaches top_p
-        reached = nucleus.cumsum(-1)
         draws = torch.tensor([[streams[row].random()] for row in rows], device=logits.device)
-        places = torch.searchsorted(reached, draws * reached[:, -1:], right=True)
-        return tokens.gather(1, places.clamp(max=tokens.shape[1] - 1))[:, 0].tolist()
+        return draw_from_nucleus(probabilities, draws, top_p).tolist()
 
     return choose
+
+
+# Sorting a whole vocabulary costs as much as the model: on a CPU 2.4 ms a row of 49,152 tokens,
+# against 0.1 ms for the most probable 256, which nearly always hold the nucleus.
+_CANDIDATES = 256
+
+
+def draw_from_nucleus(probabilities: Tensor, draws: Tensor, top_p: float) -> Tensor:
+    """One token a row from the smallest set of most probable tokens that reaches `top_p`.
+
+    Args:
+        probabilities: [rows, V].
+        draws: uniform in [0, 1), [rows, 1].
+
+    Returns:
+        Token ids, [rows]. Tokens count in descending order, equally probable ones by id.
+    """
+    if probabilities.shape[-1] <= _CANDIDATES:
+        return _draw(*probabilities.sort(dim=-1, descending=True, stable=True), draws, top_p)
+    ordered, tokens = probabilities.topk(_CANDIDATES)
+    # Any of the tokens as probable as the last candidate may be missing here: count without them.
+    # The margin is for sums that round differently.
+    certain = (ordered * (ordered > ordered[:, -1:])).sum(-1) >= top_p + 1e-6
+    tokens = tokens.sort(dim=-1).values
+    ordered, order = probabilities.gather(1, tokens).sort(dim=-1, descending=True, stable=True)
+    chosen = _draw(ordered, tokens.gather(1, order), draws, top_p)
+    if not certain.all():
+        rest = ~certain
+        every = probabilities[rest].sort(dim=-1, descending=True, stable=True)
+        chosen[rest] = _draw(*every, draws[rest], top_p)
+    return chosen
+
+
+def _draw(ordered: Tensor, tokens: Tensor, draws: Tensor, top_p: float) -> Tensor:
+    """`draw_from_nucleus`, given descending probabilities and their tokens, each [rows, n]."""
+    total = ordered.cumsum(-1)
+    nucleus = ordered * (total - ordered < top_p)
+    reached = nucleus.cumsum(-1)
+    places = torch.searchsorted(reached, draws * reached[:, -1:], right=True)
+    last = (nucleus > 0).sum(-1, keepdim=True) - 1  # a draw that rounds to 1
+    return tokens.gather(1, torch.minimum(places, last))[:, 0]
 
 
 def pad_left(sequences: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:

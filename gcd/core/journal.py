@@ -24,13 +24,16 @@ class Journal:
             self._read()
 
     def _read(self) -> None:
-        """Load what is whole; a last line cut off by a kill is removed from the file."""
+        """Load what is whole; what a kill or a power cut left behind it is removed from the file."""
         whole = 0
         for line in self.path.read_bytes().splitlines(keepends=True):
             if not line.endswith(b"\n"):
                 break
-            entry = json.loads(line)
-            self._batches[entry["key"]] = [Reply(**reply) for reply in entry["replies"]]
+            try:
+                entry = json.loads(line)
+                self._batches[entry["key"]] = [Reply(**reply) for reply in entry["replies"]]
+            except (ValueError, KeyError, TypeError):
+                break
             whole += len(line)
         os.truncate(self.path, whole)
 
