@@ -46,7 +46,9 @@ def test_failed_write_leaves_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-5], lambda data: data[:-9] + b"\0" * 8 + b"\n"])
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-5], lambda data: data[:-9] + b"\0" * 8 + b"\n"]
+)
 def test_journal_survives_a_damaged_last_line(tmp_path, damage):
     path = tmp_path / "replies.jsonl"
     journal = Journal(path)
