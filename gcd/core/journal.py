@@ -24,7 +24,7 @@ class Journal:
             self._read()
 
     def _read(self) -> None:
-        """Load what is whole; what a kill or a power cut left behind it is removed from the file."""
+        """Load what is whole; what a kill or a power cut left after it is cut off."""
         whole = 0
         for line in self.path.read_bytes().splitlines(keepends=True):
             if not line.endswith(b"\n"):
