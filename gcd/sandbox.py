@@ -77,6 +77,11 @@ def _quote(text: str) -> str:
     return f"$'{text}'"
 
 
+def _ticks() -> int:
+    """Clock ticks since boot, the unit of a process's start time in /proc."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
+
+
 class Sandbox:
     """A running sandbox; use it as a context manager. Not for use by several threads at once.
 
@@ -121,6 +126,7 @@ class Sandbox:
         os.set_blocking(self._output, False)
         self._deadline = time.monotonic() + limits.episode_seconds
         self._last_code = 0
+        self._last_ticks = 0
         try:
             self._read_line(limits.script_seconds)
         except SandboxError as error:
@@ -217,8 +223,8 @@ class Sandbox:
             SandboxError: the sandbox has ended.
         """
         mark = secrets.token_hex(16)
-        # Clock ticks since boot, the unit of a process's start time in /proc.
-        start = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
+        while (start := _ticks()) == self._last_ticks:
+            time.sleep(0.001)  # or what the command before left running would seem younger
         # The framing would set $?: give the command the exit code of the one before.
         before = f"(exit {self._last_code}); " if self._last_code else ""
         self._feed(
@@ -235,6 +241,7 @@ class Sandbox:
                 printed += more
         printed = printed[: self.settings.output_bytes]
         self._last_code = 0 if ending is None or ending == GONE else int(ending)
+        self._last_ticks = _ticks()
         ended_itself = not timed_out and ending != GONE
         return Output(_clean(printed), self._last_code if ended_itself else None, timed_out)
 
