@@ -11,9 +11,9 @@ import pytest
 
 from gcd.core.errors import UserError
 from gcd.core.params import read_params
-from gcd.sandbox import Sandbox
 from gcd.tasks import os_interaction
 from gcd.tasks.os_interaction import OsEnvironment, OsSample, Settings
+from gcd.tasks.os_interaction.sandbox import Sandbox
 from tests.conftest import ROOT
 from tests.realdata import realdata
 

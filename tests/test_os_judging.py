@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from gcd.os_judging import matches, native_check
 from gcd.tasks import os_interaction
 from gcd.tasks.os_interaction import parse_action
+from gcd.tasks.os_interaction.judging import matches, native_check
 from tests.realdata import realdata
 
 # Parsing.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gcd.sandbox import Output, Sandbox, SandboxError
+from gcd.tasks.os_interaction.sandbox import Output, Sandbox, SandboxError
 from tests.conftest import ROOT
 from tests.sandboxes import AS_ROOT, KINDS, MIB, SETTINGS, Run, use
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gcd.sandbox import Output, Sandbox
+from gcd.tasks.os_interaction.sandbox import Output, Sandbox
 from tests.sandboxes import SETTINGS
 
 

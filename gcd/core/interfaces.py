@@ -1,7 +1,7 @@
 """The two contracts of the repository: what a task is, and what a method is.
 
-A task is a module in `gcd/tasks/`, a method a module in `gcd/methods/`; its key in params.yaml is
-its file name. Modules satisfy these protocols; there is no base class and no registry.
+A task is a package in `gcd/tasks/`, a method a module in `gcd/methods/`; its key in params.yaml
+is its name. Modules satisfy these protocols; there is no base class and no registry.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Sample(Protocol):
 
 
 class Task(Protocol):
-    """A module in `gcd/tasks/`."""
+    """A package in `gcd/tasks/`."""
 
     Settings: type[BaseModel]  # its section of params.yaml, without defaults
     WORDING: Wording
@@ -115,7 +115,7 @@ class Method(Protocol):
 
 
 def load_task(name: str) -> Task:
-    """The module gcd/tasks/<name>.py."""
+    """The package gcd/tasks/<name>."""
     with loading():
         return cast(Task, import_module(f"gcd.tasks.{name}"))
 

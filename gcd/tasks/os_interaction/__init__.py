@@ -2,9 +2,9 @@
 
 An agent gets a problem and up to `max_turns` turns: it thinks, then runs bash commands, answers or
 finishes. Protocol, parsing and judging follow src/server/tasks/os_interaction/task.py of AgentBench
-v0.2; samples are in its JSON schema. Samples are generated (`gcd/os_generator.py`).
+v0.2; samples are in its JSON schema. Samples are generated (`generator.py`).
 
-Where we differ: a command that runs too long is stopped, not left running (`gcd/sandbox.py`), a
+Where we differ: a command that runs too long is stopped, not left running (`sandbox.py`), a
 shell that has ended is replaced, and check scripts run after the agent's processes are killed, so
 that these cannot meddle with them.
 """
@@ -18,9 +18,16 @@ from gcd.core.errors import UserError
 from gcd.core.interfaces import Environment, Wording
 from gcd.core.params import Count, Section
 from gcd.core.records import Action, Conversation, Message, Record, read_records, write_records
-from gcd.os_generator import generate
-from gcd.os_judging import NATIVE_CHECKS, Script, code_of, matches, native_check, scripts
-from gcd.sandbox import Sandbox, SandboxError, SandboxSettings
+from gcd.tasks.os_interaction.generator import generate
+from gcd.tasks.os_interaction.judging import (
+    NATIVE_CHECKS,
+    Script,
+    code_of,
+    matches,
+    native_check,
+    scripts,
+)
+from gcd.tasks.os_interaction.sandbox import Sandbox, SandboxError, SandboxSettings
 
 WORDING = Wording(
     problem="problems for a Linux machine",

@@ -27,8 +27,15 @@ from typing import BinaryIO, Self
 
 from gcd.core.errors import UserError
 from gcd.core.params import Count, Section
-from gcd.sandbox_command import sandbox_command
-from gcd.sandbox_supervisor import GONE, GROUPS, KILL_SHELL, KILL_YOUNGER, SUPERVISOR, USERS
+from gcd.tasks.os_interaction.sandbox_command import sandbox_command
+from gcd.tasks.os_interaction.sandbox_supervisor import (
+    GONE,
+    GROUPS,
+    KILL_SHELL,
+    KILL_YOUNGER,
+    SUPERVISOR,
+    USERS,
+)
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07]*\x07|[@-Z\\-_])|\r")
 

@@ -1,4 +1,4 @@
-"""What process 1 of a sandbox does, in bash: see `gcd/sandbox.py`, which talks to it."""
+"""What process 1 of a sandbox does, in bash: see `sandbox.py`, which talks to it."""
 
 # The accounts of a fresh Debian or Ubuntu, which AgentBench's samples count and add users to.
 USERS = (
