@@ -20,8 +20,8 @@ def play(
     task_name: str,
     row: str,
     live: int,
-) -> list[Episode]:
-    """One episode a sample, in the order given.
+) -> tuple[list[Episode], list[TeacherState]]:
+    """One episode a sample, in the order given, and the states in which the agent replied.
 
     Args:
         agent: answers all running conversations of a round in one call.
@@ -31,12 +31,17 @@ def play(
         live: episodes that run at the same time.
     """
     episodes: list[Episode] = []
+    states: list[TeacherState] = []
     for start in range(0, len(samples), live):
         group = samples[start : start + live]
         with ExitStack() as stack:
             environments = [stack.enter_context(task.start(sample, settings)) for sample in group]
-            turns = _run(agent, task, environments)
-            for sample, environment, played in zip(group, environments, turns, strict=True):
+            everything = _run(agent, task, environments)
+            for sample, environment, played in zip(group, environments, everything, strict=True):
+                for messages, turn in played:
+                    states.append(
+                        TeacherState(index=len(states), messages=messages, action=turn.action)
+                    )
                 episodes.append(
                     Episode(
                         task=task_name,
@@ -46,24 +51,29 @@ def play(
                         problem=sample.problem,
                         status=environment.status,
                         score=environment.score,
+                        measures=environment.measures,
+                        details=environment.details,
                         prompt_tokens=agent.prompt_tokens,
-                        turns=played,
+                        turns=[turn for _, turn in played],
                         error=environment.error,
                     )
                 )
-    return episodes
+    return episodes, states
 
 
-def _run(agent: Agent, task: Task, environments: list[Environment]) -> list[list[Turn]]:
-    """Play all environments to their end; returns the turns of each."""
-    turns: list[list[Turn]] = [[] for _ in environments]
+def _run(
+    agent: Agent, task: Task, environments: list[Environment]
+) -> list[list[tuple[Conversation, Turn]]]:
+    """Play all environments to their end; for each, what the agent read and the turn it took."""
+    played: list[list[tuple[Conversation, Turn]]] = [[] for _ in environments]
     # A command may run for seconds; threads keep one slow sandbox from holding up the others.
     with ThreadPoolExecutor(max_workers=len(environments)) as pool:
         while True:
             running = [place for place, item in enumerate(environments) if item.status == "running"]
             if not running:
-                return turns
-            replies = agent.reply([environments[place].messages for place in running])
+                return played
+            read = {place: environments[place].messages for place in running}
+            replies = agent.reply(list(read.values()))
             for place, reply in zip(running, replies, strict=True):
                 if reply is None:
                     environments[place].status = CONTEXT_LIMIT
@@ -74,33 +84,29 @@ def _run(agent: Agent, task: Task, environments: list[Environment]) -> list[list
             ]
             observations = pool.map(lambda pair: environments[pair[0]].step(pair[1].text), answered)
             for (place, reply), observation in zip(answered, observations, strict=True):
-                turns[place].append(_turn(task, reply, observation))
+                before = played[place][-1] if played[place] else None
+                turn = _turn(task, reply, observation, continues=_continues(before, read[place]))
+                played[place].append((read[place], turn))
 
 
-def _turn(task: Task, reply: Reply, observation: str | None) -> Turn:
+def _continues(before: tuple[Conversation, Turn] | None, messages: Conversation) -> bool:
+    """Whether `messages` begin with what was read and replied in the turn before."""
+    if before is None:
+        return False
+    so_far = [*before[0], Message(role="assistant", content=before[1].reply)]
+    return messages[: len(so_far)] == so_far
+
+
+def _turn(task: Task, reply: Reply, observation: str | None, *, continues: bool) -> Turn:
     return Turn(
         reply=reply.text,
         context_tokens=reply.context_tokens,
         reply_tokens=reply.reply_tokens,
         complete=reply.complete,
+        continues=continues,
         action=task.parse_action(reply.text),
         observation=observation,
     )
-
-
-def visited_states(episodes: list[Episode], task: Task, limit: int) -> list[TeacherState]:
-    """The states in which `episodes` replied, in order, the first `limit` of them."""
-    states: list[TeacherState] = []
-    for episode in episodes:
-        messages: Conversation = [Message(role="user", content=task.first_message(episode.problem))]
-        for turn in episode.turns:
-            states.append(
-                TeacherState(index=len(states), messages=list(messages), action=turn.action)
-            )
-            if turn.observation is not None:
-                messages.append(Message(role="assistant", content=turn.reply))
-                messages.append(Message(role="user", content=turn.observation))
-    return states[:limit]
 
 
 def answer_states(agent: Agent, task: Task, states: list[TeacherState]) -> list[StateReply]:

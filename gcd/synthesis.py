@@ -8,13 +8,14 @@ import json
 import random
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from gcd.core.decoding import Sampling
 from gcd.core.errors import UserError
-from gcd.core.interfaces import Task, Wording
+from gcd.core.interfaces import Task
 from gcd.core.language_model import LanguageModel
 from gcd.core.params import (
     MakePseudoInputsSettings,
@@ -105,7 +106,7 @@ def make_pseudo_inputs(
     model: LanguageModel,
     prompt: str,
     demonstrations: list[str],
-    wording: Wording,
+    task: Task,
     settings: MakePseudoInputsSettings,
     seed: int,
 ) -> Synthesis[PseudoInput]:
@@ -116,6 +117,7 @@ def make_pseudo_inputs(
     `max_requests` are spent. Rejected: duplicates, lines without two letters in a row,
     and lines longer than `max_characters`.
     """
+    wording = task.WORDING
     system = INPUTS_REQUEST.format(agent=wording.agent, problem=wording.problem, prompt=prompt)
     request = [Message(role="system", content=system)]
     result: Synthesis[PseudoInput] = Synthesis()
@@ -143,13 +145,15 @@ def make_pseudo_inputs(
                 raise UserError("The prompt leaves no room for pseudo inputs in the context.")
             lines = _LIST_LINE.findall(reply.text)[shown:]
             # A reply cut at its limit ends in half a problem.
-            _keep_inputs(lines if reply.complete else lines[:-1], seen, settings, result)
+            lines = lines if reply.complete else lines[:-1]
+            _keep_inputs(lines, task.is_problem, seen, settings, result)
         asked += rounds
     return result
 
 
 def _keep_inputs(
     lines: list[str],
+    is_problem: Callable[[str], bool],
     seen: set[str],
     settings: MakePseudoInputsSettings,
     result: Synthesis[PseudoInput],
@@ -162,6 +166,8 @@ def _keep_inputs(
         text = _NUMBERING.sub("", line)
         if not _LETTERS.search(text):
             result.rejected["no letters"] += 1
+        elif not is_problem(text):
+            result.rejected["not in the task's form"] += 1
         elif _normal(text) in seen:
             result.rejected["duplicate"] += 1
         elif len(text) > settings.max_characters:

@@ -24,9 +24,7 @@ def main(task: str) -> None:
         ]
         model = load_language_model(params.model, work)
         prompt = read_prompt(task)[0]
-        made = make_pseudo_inputs(
-            model, prompt, demonstrations, module.WORDING, settings, params.seed
-        )
+        made = make_pseudo_inputs(model, prompt, demonstrations, module, settings, params.seed)
         key = "make_pseudo_inputs.minimum"
         made.write(out / "inputs.jsonl", out / "inputs_counts.json", settings.minimum, key)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from gcd.core.interfaces import load_task
 from gcd.core.params import read_params
 from gcd.core.prompt import parse_prompt, read_prompt_text
-from gcd.core.records import write_text
+from gcd.core.records import write_records, write_text
 from gcd.core.stage import run
 from gcd.data import task_folder
 
@@ -20,7 +20,8 @@ def main(task: str) -> None:
     parse_prompt(text, str(source))
     out = task_folder(task)
     write_text(out / "prompt.md", text + "\n")
-    load_task(task).write_samples(params.task, out)
+    skipped = load_task(task).write_samples(params.task, out)
+    write_records(out / "skipped.jsonl", skipped)
 
 
 if __name__ == "__main__":

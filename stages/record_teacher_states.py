@@ -14,7 +14,7 @@ from gcd.core.params import read_params
 from gcd.core.records import write_records
 from gcd.core.stage import run, work_folder
 from gcd.data import read_prompt, task_folder
-from gcd.rollout import play, visited_states
+from gcd.rollout import play
 
 
 def main(task: str) -> None:
@@ -23,7 +23,7 @@ def main(task: str) -> None:
     cell = f"record_teacher_states-{task}"
     with work_folder(cell, params, [BASE / "model.json", task_folder(task)]) as work:
         agent = load_base_agent(params, read_prompt(task)[1], work)
-        episodes = play(
+        _, states = play(
             agent,
             module,
             params.task,
@@ -32,8 +32,8 @@ def main(task: str) -> None:
             row="full_prompt",
             live=params.run_episodes.live_environments,
         )
-        states = visited_states(episodes, module, params.record_teacher_states.max_states)
-        write_records(Path("data/teacher_states", f"{task}.jsonl"), states)
+        limit = params.record_teacher_states.max_states
+        write_records(Path("data/teacher_states", f"{task}.jsonl"), states[:limit])
 
 
 if __name__ == "__main__":

@@ -28,7 +28,9 @@ def main(task: str, method: str) -> None:
                 agent = load_method(method).load_agent(row, task, params, fitted, work)
             samples = module.read_samples(task_folder(task) / "test.jsonl")
             live = params.run_episodes.live_environments
-            episodes = play(agent, module, params.task, samples, task_name=task, row=row, live=live)
+            episodes, _ = play(
+                agent, module, params.task, samples, task_name=task, row=row, live=live
+            )
             answers = answer_states(agent, module, read_records(states, TeacherState))
             write_records(out / row / "state_replies.jsonl", answers)
             write_records(

@@ -166,6 +166,50 @@ class ScoreSettings(Section):
     bootstrap_samples: Count
 
 
+class SplitSettings(Section):
+    """How many samples, and the seed they are generated from."""
+
+    count: Count
+    seed: str
+
+
+class ServerSettings(Section):
+    """An AgentBench v0.2 controller, for `backend: agentbench`.
+
+    `address` is like http://localhost:5000/api, `task` like os-std. The first `prompt_messages`
+    messages of every conversation it sends are the benchmark's own prompt. Without a free worker
+    it is asked again after `retry_seconds`, `retries` times. It ends a session that waits longer
+    than `turn_seconds` for a reply.
+    """
+
+    address: str
+    task: str
+    prompt_messages: Count
+    retry_seconds: Positive
+    retries: Count
+    turn_seconds: Positive
+
+
+class TaskSettings(Section):
+    """What every task has; a task's own Settings add to it.
+
+    `prompt` names data/prompts/<prompt>.md. Test samples are generated, or come out of the
+    benchmark's own files in `data_path` (then at most `test.count` of them). Development samples
+    and demonstrations are always generated: training never sees the benchmark. `backend` is what
+    plays the test samples: this program, or a server.
+    """
+
+    prompt: str
+    max_turns: Count
+    data: Literal["generated", "files"]
+    data_path: str | None
+    backend: Literal["embedded", "agentbench"]
+    server: ServerSettings
+    demonstrations: SplitSettings
+    development: SplitSettings
+    test: SplitSettings
+
+
 SECTIONS: dict[str, type[Section] | type[int]] = {
     "seed": int,
     "prepare_model": PrepareModelSettings,

@@ -16,8 +16,16 @@ from typing import Any, Self
 
 from gcd.core.errors import UserError
 from gcd.core.interfaces import Environment, Wording
-from gcd.core.params import Count, Section
-from gcd.core.records import Action, Conversation, Message, Record, read_records, write_records
+from gcd.core.params import Count, SplitSettings, TaskSettings
+from gcd.core.records import (
+    Action,
+    Conversation,
+    Message,
+    Record,
+    SkippedSample,
+    read_records,
+    write_records,
+)
 from gcd.tasks.os_interaction.generator import generate
 from gcd.tasks.os_interaction.judging import (
     NATIVE_CHECKS,
@@ -39,22 +47,10 @@ SHELL_ENDED = "[the shell has ended; a new one was started in /]\n"
 _log = logging.getLogger(__name__)
 
 
-class SplitSettings(Section):
-    """How many samples, and the seed they are generated from."""
+class Settings(TaskSettings):
+    """`output_characters` is where output is cut."""
 
-    count: Count
-    seed: str
-
-
-class Settings(Section):
-    """`prompt` names data/prompts/<prompt>.md; `output_characters` is where output is cut."""
-
-    prompt: str
-    max_turns: Count
     output_characters: Count
-    demonstrations: SplitSettings
-    development: SplitSettings
-    test: SplitSettings
     sandbox: SandboxSettings
 
 
@@ -80,7 +76,7 @@ class OsSample(Record):
         return dict(self.source["evaluation"])
 
 
-def write_samples(settings: Settings, out: Path) -> None:
+def write_samples(settings: Settings, out: Path) -> list[SkippedSample]:
     """Write demonstrations.jsonl, development.jsonl and test.jsonl, without a common sample."""
     seen: set[str] = set()
     for name in ("test", "development", "demonstrations"):
@@ -92,11 +88,17 @@ def write_samples(settings: Settings, out: Path) -> None:
             for number, source in enumerate(sources)
         ]
         write_records(out / f"{name}.jsonl", samples)
+    return []
 
 
 def read_samples(path: Path) -> list[OsSample]:
     """Raises UserError naming the first bad line."""
     return read_records(path, OsSample)
+
+
+def is_problem(text: str) -> bool:
+    """Any line may be one."""
+    return bool(text)
 
 
 def first_message(problem: str) -> str:
@@ -149,6 +151,8 @@ class OsEnvironment:
         self.messages: Conversation = [Message(role="user", content=first_message(sample.problem))]
         self.status = "running"
         self.score = 0.0
+        self.measures: dict[str, float] = {}
+        self.details = {"backend": "embedded", "sandbox": self._sandbox.kind}
         self.error: str | None = None
 
     def __enter__(self) -> Self:
