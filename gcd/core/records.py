@@ -102,7 +102,7 @@ class Episode(Record):
     "task limit reached", "unknown" (the sample could not be started) or "task error". `score` is
     in [0, 1]; `measures` are the task's own parts of it, e.g. {"action_f1": 0.5}, the same names
     in every episode of a task. `groups` are the sample's labels that results are broken down by,
-    e.g. {"tier": "easy", "family": "count_files"}. `details` says how it was played and judged, e.g.
+    e.g. {"tier": "easy", "family": "count_files"}. `details` tells how it was played and judged:
     {"backend": "embedded"}. `prompt_tokens` is what the agent carries in every call. `error`
     explains "unknown" and "task error"; such episodes count as 0.
     """
