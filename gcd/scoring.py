@@ -11,6 +11,8 @@ teacher_agreement       share of teacher-visited states where the row's action e
                         teacher's (kind and content); states in which the teacher itself had no
                         valid action are left out.
 mean_turns              turns per episode, over the episodes that had a turn.
+<measure>               mean of a part of the score that the task measures itself (`Episode.measures`),
+                        e.g. action_f1; episodes without it (broken samples) count 0.
 
 A metric without cases (no such tier, no turns, no states, a teacher that scores 0) is left out of
 the row: neither 0 nor NaN would be true.
@@ -140,6 +142,18 @@ def mean_turns(episodes: list[Episode], bootstrap: Bootstrap) -> Estimate | None
     return bootstrap.ratio(np.array(turns), np.ones(len(turns)))
 
 
+def measures(episodes: list[Episode], bootstrap: Bootstrap) -> dict[str, Estimate | None]:
+    """The mean of each measure over all episodes."""
+    names = sorted({name for episode in episodes for name in episode.measures})
+    ones = np.ones(len(episodes))
+    return {
+        name: bootstrap.ratio(
+            np.array([episode.measures.get(name, 0.0) for episode in episodes]), ones
+        )
+        for name in names
+    }
+
+
 def score_row(row: Row, full_prompt: Row, bootstrap: Bootstrap) -> dict[str, Estimate]:
     """All metrics of one row that have cases."""
     confidence = bootstrap.confidence
@@ -149,6 +163,7 @@ def score_row(row: Row, full_prompt: Row, bootstrap: Bootstrap) -> dict[str, Est
         "valid_action_rate": valid_action_rate(row.episodes, bootstrap),
         "teacher_agreement": teacher_agreement(row.state_replies, confidence),
         "mean_turns": mean_turns(row.episodes, bootstrap),
+        **measures(row.episodes, bootstrap),
     }
     tiers = {episode.groups["tier"] for episode in row.episodes if "tier" in episode.groups}
     for tier in tiers:

@@ -73,6 +73,12 @@ def tier_metrics(scores: Scores) -> dict[str, str]:
     }
 
 
+def measure_metrics(scores: Scores) -> list[str]:
+    """The metrics that are the task's own, sorted."""
+    known = {SUCCESS, *METRIC_TITLES, *tier_metrics(scores)}
+    return sorted({name for metrics in scores.values() for name in metrics} - known)
+
+
 def tidy_scores(scores: Scores, rows: list[str]) -> pd.DataFrame:
     """One line an estimate: row, metric, value, low, high, n."""
     lines = [
@@ -107,6 +113,9 @@ def results_table(scores: Scores, rows: list[str]) -> pd.DataFrame:
         line = {"Row": row, "Success, all (%)": interval(metrics.get(SUCCESS), 100)}
         for metric, tier in tiers.items():
             line[f"Success, {tier} (%)"] = interval(metrics.get(metric), 100)
+        for metric in measure_metrics(scores):
+            title = metric.replace("_", " ").capitalize()
+            line[f"{title} (%)"] = interval(metrics.get(metric), 100)
         for metric, title in METRIC_TITLES.items():
             scale = 1 if metric == "mean_turns" else 100
             line[title] = interval(metrics.get(metric), scale)

@@ -24,6 +24,7 @@ def make_turns(actions: list[Action | None]) -> list[Turn]:
             context_tokens=10 + 30 * place,
             reply_tokens=5,
             complete=True,
+            continues=False,
             action=action,
             observation=None,
         )
@@ -46,6 +47,8 @@ def make_episode(
         problem="p",
         status=status,
         score=score,
+        measures={},
+        details={},
         prompt_tokens=0,
         turns=make_turns([act()] if actions is None else actions),
         error=None,

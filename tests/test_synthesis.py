@@ -88,8 +88,7 @@ def pair(index: int, teacher: str = BASH) -> PairedOutput:
 
 def inputs_from(lines: str) -> Synthesis[PseudoInput]:
     made = model(lambda prompt, conversation: lines)
-    wording = os_interaction.WORDING
-    return make_pseudo_inputs(made, "PROMPT", ["demo one", "demo two"], wording, INPUTS, 0)
+    return make_pseudo_inputs(made, "PROMPT", ["demo one", "demo two"], os_interaction, INPUTS, 0)
 
 
 def test_inputs_are_the_new_lines_of_the_list() -> None:
@@ -121,9 +120,8 @@ def test_inputs_ask_in_rounds_and_stop_at_the_count() -> None:
             for n, place in ((3, "here"), (4, "there"), (5, "up"))
         )
     )
-    wording = os_interaction.WORDING
     made = make_pseudo_inputs(
-        cast(LanguageModel, scripted), "PROMPT", ["demo one", "demo two"], wording, INPUTS, 0
+        cast(LanguageModel, scripted), "PROMPT", ["demo one", "demo two"], os_interaction, INPUTS, 0
     )
     # One request of four is asked for; it gives three, so a second one follows.
     assert len(scripted.calls) == 2
