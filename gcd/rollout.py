@@ -3,10 +3,21 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from gcd.core.interfaces import Agent, Environment, Reply, Sample, Task
-from gcd.core.records import Conversation, Episode, Message, StateReply, TeacherState, Turn
+from gcd.core.records import (
+    Conversation,
+    Episode,
+    Message,
+    Played,
+    StateReply,
+    TeacherState,
+    Turn,
+    read_records,
+    write_records,
+)
 
 CONTEXT_LIMIT = "agent context limit"  # AgentBench's word for a conversation that does not fit
 
@@ -20,45 +31,55 @@ def play(
     task_name: str,
     row: str,
     live: int,
-) -> tuple[list[Episode], list[TeacherState]]:
-    """One episode a sample, in the order given, and the states in which the agent replied.
+    work: Path,
+) -> list[Played]:
+    """One episode a sample, in the order given.
 
     Args:
         agent: answers all running conversations of a round in one call.
         task: the task's module, with its `settings`.
         samples: what to play.
         task_name, row: what the records are labelled with.
-        live: episodes that run at the same time.
+        live: episodes that run at the same time. Each such group is kept in `work` when it is
+            done, and a killed run continues after the last one.
     """
-    episodes: list[Episode] = []
-    states: list[TeacherState] = []
+    played: list[Played] = []
     for start in range(0, len(samples), live):
-        group = samples[start : start + live]
-        with ExitStack() as stack:
-            environments = [stack.enter_context(task.start(sample, settings)) for sample in group]
-            everything = _run(agent, task, environments)
-            for sample, environment, played in zip(group, environments, everything, strict=True):
-                for messages, turn in played:
-                    states.append(
-                        TeacherState(index=len(states), messages=messages, action=turn.action)
-                    )
-                episodes.append(
-                    Episode(
-                        task=task_name,
-                        row=row,
-                        index=sample.index,
-                        groups=sample.groups,
-                        problem=sample.problem,
-                        status=environment.status,
-                        score=environment.score,
-                        measures=environment.measures,
-                        details=environment.details,
-                        prompt_tokens=agent.prompt_tokens,
-                        turns=[turn for _, turn in played],
-                        error=environment.error,
-                    )
-                )
-    return episodes, states
+        finished = work / f"{row}-{start}.jsonl"
+        if not finished.exists():
+            group = samples[start : start + live]
+            write_records(finished, _play_group(agent, task, settings, group, task_name, row))
+        played += read_records(finished, Played)
+    return played
+
+
+def _play_group(
+    agent: Agent, task: Task, settings: Any, samples: Sequence[Sample], task_name: str, row: str
+) -> list[Played]:
+    """`play` for samples that all run at the same time."""
+    with ExitStack() as stack:
+        environments = [stack.enter_context(task.start(sample, settings)) for sample in samples]
+        everything = _run(agent, task, environments)
+        return [
+            Played(
+                episode=Episode(
+                    task=task_name,
+                    row=row,
+                    index=sample.index,
+                    groups=sample.groups,
+                    problem=sample.problem,
+                    status=environment.status,
+                    score=environment.score,
+                    measures=environment.measures,
+                    details=environment.details,
+                    prompt_tokens=agent.prompt_tokens,
+                    turns=[turn for _, turn in turns],
+                    error=environment.error,
+                ),
+                read=[messages for messages, _ in turns],
+            )
+            for sample, environment, turns in zip(samples, environments, everything, strict=True)
+        ]
 
 
 def _run(
@@ -107,6 +128,19 @@ def _turn(task: Task, reply: Reply, observation: str | None, *, continues: bool)
         action=task.parse_action(reply.text),
         observation=observation,
     )
+
+
+def visited_states(played: list[Played], limit: int) -> list[TeacherState]:
+    """The first `limit` states in which the agent replied, in order, and what it did there."""
+    visited = [
+        (messages, turn.action)
+        for one in played
+        for messages, turn in zip(one.read, one.episode.turns, strict=True)
+    ]
+    return [
+        TeacherState(index=index, messages=messages, action=action)
+        for index, (messages, action) in enumerate(visited[:limit])
+    ]
 
 
 def answer_states(agent: Agent, task: Task, states: list[TeacherState]) -> list[StateReply]:

@@ -11,8 +11,8 @@ teacher_agreement       share of teacher-visited states where the row's action e
                         teacher's (kind and content); states in which the teacher itself had no
                         valid action are left out.
 mean_turns              turns per episode, over the episodes that had a turn.
-<measure>               mean of a part of the score that the task measures itself (`Episode.measures`),
-                        e.g. action_f1; episodes without it (broken samples) count 0.
+<measure>               mean of a part of the score that the task measures itself, e.g. action_f1
+                        (`Episode.measures`); episodes without it (broken samples) count 0.
 
 A metric without cases (no such tier, no turns, no states, a teacher that scores 0) is left out of
 the row: neither 0 nor NaN would be true.

@@ -20,6 +20,7 @@ from gcd.core.language_model import LanguageModel
 from gcd.core.params import (
     MakePseudoInputsSettings,
     MakeReasonsSettings,
+    SynthesisSettings,
 )
 from gcd.core.records import (
     Conversation,
@@ -108,14 +109,15 @@ def make_pseudo_inputs(
     demonstrations: list[str],
     task: Task,
     settings: MakePseudoInputsSettings,
+    sizes: SynthesisSettings,
     seed: int,
 ) -> Synthesis[PseudoInput]:
     """Let the model continue shuffled numbered lists of demonstrations with problems of its own.
 
     Asked in chat, a small model repeats the demonstrations; as the continuation of a list in its
-    own turn it invents. Requests go out in rounds until `count` inputs are kept or
+    own turn it invents. Requests go out in rounds until `inputs` are kept or
     `max_requests` are spent. Rejected: duplicates, lines without two letters in a row,
-    and lines longer than `max_characters`.
+    lines that are no problem of the task, and lines longer than `input_characters`.
     """
     wording = task.WORDING
     system = INPUTS_REQUEST.format(agent=wording.agent, problem=wording.problem, prompt=prompt)
@@ -123,11 +125,11 @@ def make_pseudo_inputs(
     result: Synthesis[PseudoInput] = Synthesis()
     seen = {_normal(text) for text in demonstrations}
     shown = min(settings.demonstrations, len(demonstrations))
-    question = INPUTS_QUESTION.format(count=shown + settings.per_request)
+    question = INPUTS_QUESTION.format(count=shown + sizes.per_request)
     asked = 0
-    while len(result.kept) < settings.count and asked < settings.max_requests:
-        missing = settings.count - len(result.kept)
-        rounds = min(-(-missing // settings.per_request), settings.max_requests - asked)
+    while len(result.kept) < sizes.inputs and asked < settings.max_requests:
+        missing = sizes.inputs - len(result.kept)
+        rounds = min(-(-missing // sizes.per_request), settings.max_requests - asked)
         openings = []
         for number in range(asked, asked + rounds):
             drawn = random.Random(f"{seed}/demonstrations/{number}").sample(demonstrations, shown)
@@ -135,7 +137,7 @@ def make_pseudo_inputs(
         replies = model.generate(
             request,
             [[Message(role="user", content=question)]] * rounds,
-            max_new_tokens=settings.max_new_tokens,
+            max_new_tokens=sizes.input_tokens,
             sampling=Sampling(settings.temperature, settings.top_p, f"{seed}/inputs/{asked}"),
             openings=openings,
             progress="make_pseudo_inputs",
@@ -146,7 +148,7 @@ def make_pseudo_inputs(
             lines = _LIST_LINE.findall(reply.text)[shown:]
             # A reply cut at its limit ends in half a problem.
             lines = lines if reply.complete else lines[:-1]
-            _keep_inputs(lines, task.is_problem, seen, settings, result)
+            _keep_inputs(lines, task.is_problem, seen, sizes, result)
         asked += rounds
     return result
 
@@ -155,12 +157,12 @@ def _keep_inputs(
     lines: list[str],
     is_problem: Callable[[str], bool],
     seen: set[str],
-    settings: MakePseudoInputsSettings,
+    sizes: SynthesisSettings,
     result: Synthesis[PseudoInput],
 ) -> None:
-    """Sort new problems into kept and rejected, up to `count` kept."""
+    """Sort new problems into kept and rejected, up to `inputs` kept."""
     for line in lines:
-        if len(result.kept) == settings.count:
+        if len(result.kept) == sizes.inputs:
             return
         # Small models number twice now and then: "7. 1. Delete the file".
         text = _NUMBERING.sub("", line)
@@ -170,7 +172,7 @@ def _keep_inputs(
             result.rejected["not in the task's form"] += 1
         elif _normal(text) in seen:
             result.rejected["duplicate"] += 1
-        elif len(text) > settings.max_characters:
+        elif len(text) > sizes.input_characters:
             result.rejected["too long"] += 1
         else:
             seen.add(_normal(text))

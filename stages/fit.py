@@ -12,7 +12,7 @@ from gcd.data import pseudo_files, task_folder
 
 
 def main(task: str, method: str) -> None:
-    params = read_params("seed", "model", "train", f"methods.{method}")
+    params = read_params("seed", "model", "train", f"tasks.{task}.training", f"methods.{method}")
     inputs = [Path("models/base/model.json"), task_folder(task), *pseudo_files(task)]
     with work_folder(f"fit-{task}-{method}", params, inputs) as work:
         load_method(method).fit(task, params, Path("models", task, method), work)

@@ -13,7 +13,9 @@ from gcd.role_play import make_pseudo_conversations
 
 
 def main(task: str) -> None:
-    params = read_params("seed", "model", "teacher", "make_pseudo_conversations")
+    params = read_params(
+        "seed", "model", "teacher", "make_pseudo_conversations", f"tasks.{task}.synthesis"
+    )
     settings = params.make_pseudo_conversations
     out = pseudo_folder(task)
     pairs = out / "paired_outputs.jsonl"
@@ -26,6 +28,7 @@ def main(task: str) -> None:
             read_records(pairs, PairedOutput),
             load_task(task),
             settings,
+            params.synthesis,
             params.teacher.max_new_tokens,
             params.seed,
         )

@@ -12,7 +12,7 @@ from gcd.synthesis import make_pseudo_inputs
 
 
 def main(task: str) -> None:
-    params = read_params("seed", "model", "make_pseudo_inputs")
+    params = read_params("seed", "model", "make_pseudo_inputs", f"tasks.{task}.synthesis")
     settings = params.make_pseudo_inputs
     module = load_task(task)
     out = pseudo_folder(task)
@@ -24,7 +24,9 @@ def main(task: str) -> None:
         ]
         model = load_language_model(params.model, work)
         prompt = read_prompt(task)[0]
-        made = make_pseudo_inputs(model, prompt, demonstrations, module, settings, params.seed)
+        made = make_pseudo_inputs(
+            model, prompt, demonstrations, module, settings, params.synthesis, params.seed
+        )
         key = "make_pseudo_inputs.minimum"
         made.write(out / "inputs.jsonl", out / "inputs_counts.json", settings.minimum, key)
 

@@ -12,7 +12,7 @@ from gcd.synthesis import make_reasons
 
 
 def main(task: str) -> None:
-    params = read_params("seed", "model", "make_reasons")
+    params = read_params("seed", "model", "make_reasons", f"tasks.{task}.synthesis")
     settings = params.make_reasons
     out = pseudo_folder(task)
     pairs = out / "paired_outputs.jsonl"
@@ -20,7 +20,8 @@ def main(task: str) -> None:
     with work_folder(cell, params, [BASE / "model.json", task_folder(task), pairs]) as work:
         model = load_language_model(params.model, work)
         prompt = read_prompt(task)[0]
-        made = make_reasons(model, prompt, read_records(pairs, PairedOutput), settings, params.seed)
+        asked = read_records(pairs, PairedOutput)[: params.synthesis.reasons]
+        made = make_reasons(model, prompt, asked, settings, params.seed)
         key = "make_reasons.minimum"
         made.write(out / "reasons.jsonl", out / "reasons_counts.json", settings.minimum, key)
 

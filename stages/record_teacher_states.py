@@ -14,7 +14,7 @@ from gcd.core.params import read_params
 from gcd.core.records import write_records
 from gcd.core.stage import run, work_folder
 from gcd.data import read_prompt, task_folder
-from gcd.rollout import play
+from gcd.rollout import play, visited_states
 
 
 def main(task: str) -> None:
@@ -23,7 +23,7 @@ def main(task: str) -> None:
     cell = f"record_teacher_states-{task}"
     with work_folder(cell, params, [BASE / "model.json", task_folder(task)]) as work:
         agent = load_base_agent(params, read_prompt(task)[1], work)
-        _, states = play(
+        played = play(
             agent,
             module,
             params.task,
@@ -31,9 +31,10 @@ def main(task: str) -> None:
             task_name=task,
             row="full_prompt",
             live=params.run_episodes.live_environments,
+            work=work,
         )
-        limit = params.record_teacher_states.max_states
-        write_records(Path("data/teacher_states", f"{task}.jsonl"), states[:limit])
+        states = visited_states(played, params.record_teacher_states.max_states)
+        write_records(Path("data/teacher_states", f"{task}.jsonl"), states)
 
 
 if __name__ == "__main__":

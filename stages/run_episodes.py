@@ -28,8 +28,8 @@ def main(task: str, method: str) -> None:
                 agent = load_method(method).load_agent(row, task, params, fitted, work)
             samples = module.read_samples(task_folder(task) / "test.jsonl")
             live = params.run_episodes.live_environments
-            episodes, _ = play(
-                agent, module, params.task, samples, task_name=task, row=row, live=live
+            played = play(
+                agent, module, params.task, samples, task_name=task, row=row, live=live, work=work
             )
             answers = answer_states(agent, module, read_records(states, TeacherState))
             write_records(out / row / "state_replies.jsonl", answers)
@@ -44,7 +44,7 @@ def main(task: str, method: str) -> None:
                     )
                 ],
             )
-            write_records(out / row / "episodes.jsonl", episodes)
+            write_records(out / row / "episodes.jsonl", [one.episode for one in played])
 
 
 if __name__ == "__main__":

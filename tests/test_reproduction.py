@@ -33,12 +33,14 @@ def shrink(params: dict[str, Any]) -> None:
     task["max_turns"] = 3
     params["teacher"]["max_new_tokens"] = 60
     params["run_episodes"]["max_new_tokens"] = 60
-    params["make_pseudo_inputs"] |= {"count": 6, "minimum": 3, "max_requests": 6}
-    params["make_pseudo_inputs"] |= {"demonstrations": 2, "per_request": 6, "temperature": 1.0}
+    task["synthesis"] |= {"inputs": 6, "per_request": 6, "max_turns": 3}
+    task["training"] |= {"epochs": 2, "batch_size": 2}
+    params["make_pseudo_inputs"] |= {"minimum": 3, "max_requests": 6}
+    params["make_pseudo_inputs"] |= {"demonstrations": 2, "temperature": 1.0}
     for stage in ("make_paired_outputs", "make_reasons", "make_pseudo_conversations"):
         params[stage]["minimum"] = 1
-    params["make_pseudo_conversations"] |= {"max_turns": 3, "end_token": "[END]"}
-    params["train"] |= {"epochs": 2, "batch_size": 2, "checkpoint_every": 1}
+    params["make_pseudo_conversations"]["end_token"] = "[END]"
+    params["train"]["checkpoint_every"] = 1
     params["train"]["lora"]["rank"] = 4
     params["score"]["bootstrap_samples"] = 100
 
@@ -161,7 +163,12 @@ def run_stage(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 @pytest.mark.parametrize(
     ("old", "new", "stage", "message"),
     [
-        ("  epochs: 2", "  epoch: 2", ["stages.check_params"], "key `train.epochs` is missing"),
+        (
+            "  max_length:",
+            "  length:",
+            ["stages.check_params"],
+            "key `train.max_length` is missing",
+        ),
         ("  source: path", "  source: web", ["stages.check_params"], "'wheel', 'hub' or 'path'"),
         ("folder: mine", "folder: nowhere", ["stages.prepare_model"], "holds no config.json"),
     ],

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from gcd.core.interfaces import Reply
 from gcd.core.records import Action, Conversation, Episode, TeacherState
-from gcd.rollout import CONTEXT_LIMIT, answer_states, play
+from gcd.rollout import CONTEXT_LIMIT, answer_states, play, visited_states
 from tests.tiny import assistant, user
 
 
@@ -96,12 +98,19 @@ def count_down(message: str) -> str:
 
 
 def played(
-    agent: ScriptedAgent, starts: list[int], live: int, *, forgets: bool = False
+    agent: ScriptedAgent,
+    starts: list[int],
+    live: int,
+    *,
+    forgets: bool = False,
+    work: Path | None = None,
 ) -> tuple[list[Episode], list[TeacherState], Any]:
     task: Any = CountdownTask()
     samples = [Countdown(f"s{number}", start, forgets) for number, start in enumerate(starts)]
-    episodes, states = play(agent, task, None, samples, task_name="count", row="me", live=live)
-    return episodes, states, task
+    with TemporaryDirectory() as folder:
+        place = work or Path(folder)
+        made = play(agent, task, None, samples, task_name="count", row="me", live=live, work=place)
+    return [one.episode for one in made], visited_states(made, limit=9), task
 
 
 def test_an_oracle_scores_1_in_every_sample_and_order_is_kept() -> None:
@@ -122,6 +131,15 @@ def test_the_number_of_live_episodes_changes_nothing() -> None:
     one = played(ScriptedAgent(count_down), [3, 1, 2], live=1)
     all_at_once = played(ScriptedAgent(count_down), [3, 1, 2], live=9)
     assert one[:2] == all_at_once[:2]
+
+
+def test_a_killed_run_plays_only_what_is_missing(tmp_path: Path) -> None:
+    whole = played(ScriptedAgent(count_down), [3, 1, 2], live=1, work=tmp_path)
+    (tmp_path / "me-2.jsonl").unlink()
+    agent = ScriptedAgent(count_down)
+    again = played(agent, [3, 1, 2], live=1, work=tmp_path)
+    assert again[:2] == whole[:2]
+    assert len(agent.asked) == 2
 
 
 def test_a_silent_agent_scores_0() -> None:

@@ -81,19 +81,15 @@ class TeacherSettings(Section):
 class MakePseudoInputsSettings(Section):
     """How pseudo inputs are asked for.
 
-    `per_request` new inputs are asked after `demonstrations` shown ones, in at most `max_requests`
-    requests, until `count` are kept; fewer than `minimum` are an error.
+    New ones are asked after `demonstrations` shown ones, in at most `max_requests` requests; fewer
+    than `minimum` usable ones are an error.
     """
 
-    count: Count
     minimum: Count
     max_requests: Count
     demonstrations: Count
-    per_request: Count
     temperature: Positive
     top_p: Share
-    max_new_tokens: Count
-    max_characters: Count
 
 
 class MakePairedOutputsSettings(Section):
@@ -112,15 +108,12 @@ class MakeReasonsSettings(Section):
 
 
 class MakePseudoConversationsSettings(Section):
-    """Self role-playing: at most `max_turns` agent turns; the environment, which is sampled, ends
-    the conversation with `end_token`."""
+    """Self role-playing: the environment is sampled, and ends the conversation by `end_token`."""
 
     minimum: Count
-    max_turns: Count
     temperature: Positive
     top_p: Share
     end_token: str
-    environment_max_new_tokens: Count
 
 
 class LoraSettings(Section):
@@ -132,10 +125,8 @@ class LoraSettings(Section):
 
 
 class TrainSettings(Section):
-    """The one training loop. `batch_size` counts conversations an optimizer step."""
+    """The one training loop; how long it runs on a task, the task says."""
 
-    epochs: Count
-    batch_size: Count
     micro_batch_tokens: Count
     max_length: Count
     learning_rate: Positive
@@ -190,6 +181,30 @@ class ServerSettings(Section):
     turn_seconds: Positive
 
 
+class SynthesisSettings(Section):
+    """How much is synthesised for a task, and how long its texts may get.
+
+    `inputs` are asked for, `per_request` of them in a reply of `input_tokens`; one longer than
+    `input_characters` is rejected. Reasons are asked for the first `reasons` pairs. A conversation
+    has at most `max_turns` agent turns and environment turns of `environment_tokens`.
+    """
+
+    inputs: Count
+    per_request: Count
+    input_tokens: Count
+    input_characters: Count
+    reasons: Count
+    max_turns: Count
+    environment_tokens: Count
+
+
+class TrainingSettings(Section):
+    """How long a task is trained on; `batch_size` counts conversations an optimizer step."""
+
+    epochs: Count
+    batch_size: Count
+
+
 class TaskSettings(Section):
     """What every task has; a task's own Settings add to it.
 
@@ -208,6 +223,8 @@ class TaskSettings(Section):
     demonstrations: SplitSettings
     development: SplitSettings
     test: SplitSettings
+    synthesis: SynthesisSettings
+    training: TrainingSettings
 
 
 SECTIONS: dict[str, type[Section] | type[int]] = {
@@ -226,11 +243,18 @@ SECTIONS: dict[str, type[Section] | type[int]] = {
 }
 
 
+TASK_PARTS: dict[str, type[Section]] = {
+    "synthesis": SynthesisSettings,
+    "training": TrainingSettings,
+}
+
+
 class Params:
     """The sections that a stage asked for, as attributes; any other raises AttributeError.
 
     `tasks.<name>` arrives as `.task`, `methods.<name>` as `.method` (typed by the module's own
-    Settings), and the bare name `methods` as the list of its keys.
+    Settings), `tasks.<name>.synthesis` and `tasks.<name>.training` as `.synthesis` and `.training`,
+    and the bare name `methods` as the list of its keys.
     """
 
     seed: int
@@ -246,6 +270,8 @@ class Params:
     run_episodes: RunEpisodesSettings
     score: ScoreSettings
     task: Any
+    synthesis: SynthesisSettings
+    training: TrainingSettings
     method: Any
     methods: list[str]
 
@@ -299,11 +325,22 @@ def check_section(name: str, model: type[BaseModel] | type[int], raw: Any) -> An
         raise UserError(_describe(name, model, error)) from error
 
 
+def _find(file: dict[str, Any], section: str) -> Any:
+    """What stands under a dotted key; raises UserError if nothing does."""
+    found: Any = file
+    for key in section.split("."):
+        if not isinstance(found, dict) or key not in found:
+            raise UserError(f"{FILE}: key `{section}` is missing.")
+        found = found[key]
+    return found
+
+
 def read_params(*sections: str) -> Params:
     """Read and check the named sections of params.yaml.
 
     Args:
-        sections: top-level keys, or `tasks.<name>`, `methods.<name>`, or `methods` for its keys.
+        sections: top-level keys, or `tasks.<name>`, `tasks.<name>.<part>`, `methods.<name>`, or
+            `methods` for its keys.
 
     Raises:
         UserError: a key is unknown, missing or mistyped.
@@ -312,18 +349,16 @@ def read_params(*sections: str) -> Params:
     values: dict[str, Any] = {}
     raw: dict[str, Any] = {}
     for section in sections:
-        group, _, name = section.partition(".")
-        if group not in file or (name and name not in (file[group] or {})):
-            raise UserError(f"{FILE}: key `{section}` is missing.")
+        group, name, part = [*section.split("."), "", ""][:3]
+        raw[section] = _find(file, section)
         if section == "methods":
             values["methods"] = raw[section] = list(file["methods"])
+        elif part:
+            values[part] = check_section(section, TASK_PARTS[part], raw[section])
         elif group == "tasks":
-            raw[section] = file[group][name]
             values["task"] = check_section(section, load_task(name).Settings, raw[section])
         elif group == "methods":
-            raw[section] = file[group][name]
             values["method"] = check_section(section, load_method(name).Settings, raw[section])
         else:
-            raw[section] = file[section]
             values[section] = check_section(section, SECTIONS[section], raw[section])
     return Params(values, raw)

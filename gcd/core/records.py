@@ -121,6 +121,13 @@ class Episode(Record):
     error: str | None
 
 
+class Played(Record):
+    """An episode, and for each of its turns the conversation that the agent read before it."""
+
+    episode: Episode
+    read: list[Conversation]
+
+
 class SkippedSample(Record):
     """A benchmark's sample that was left out, and why."""
 
