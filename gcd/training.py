@@ -32,7 +32,7 @@ from tqdm import tqdm
 from gcd.core.errors import UserError
 from gcd.core.params import TrainSettings
 from gcd.core.records import write_bytes, write_text
-from gcd.losses import Batch, Example, collate
+from gcd.losses import Batch, Example, pack
 
 
 @dataclass(frozen=True)
@@ -87,13 +87,15 @@ def attach_lora(model: Any, settings: TrainSettings, *, four_bit: bool, seed: in
 
 
 def micro_batches(examples: list[Example], tokens: int) -> list[list[Example]]:
-    """`examples` in groups of similar length, each of at most `tokens` padded tokens if it can."""
+    """`examples` in order, in groups of at most `tokens` tokens; a longer example stands alone."""
     groups: list[list[Example]] = []
-    for example in sorted(examples, key=lambda example: len(example.ids)):
-        if groups and (len(groups[-1]) + 1) * len(example.ids) <= tokens:
-            groups[-1].append(example)
-        else:
-            groups.append([example])
+    room = 0
+    for example in examples:
+        if len(example.ids) > room:
+            groups.append([])
+            room = tokens
+        groups[-1].append(example)
+        room -= len(example.ids)
     return groups
 
 
@@ -154,7 +156,7 @@ class Trainer:
         labels = sum(example.label_count for example in examples)
         total = 0.0
         for group in micro_batches(examples, self.settings.micro_batch_tokens):
-            batch = collate(group, self.accelerator.device)
+            batch = pack(group, self.accelerator.device)
             loss = term.loss_sum(self.accelerator.unwrap_model(self.model), batch) / labels
             self.accelerator.backward(term.weight * loss)
             total += loss.item()
