@@ -27,7 +27,7 @@ def shrink(params: dict[str, Any]) -> None:
     """Numbers small enough for a minute."""
     params["prepare_model"]["source"] = "path"
     params["prepare_model"]["path"]["folder"] = "mine"
-    task = params["tasks"]["os_interaction"]
+    [task] = params["tasks"].values()
     for split, count in (("demonstrations", 8), ("development", 4), ("test", 6)):
         task[split]["count"] = count
     task["max_turns"] = 3
@@ -49,15 +49,12 @@ def shrink(params: dict[str, Any]) -> None:
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny model that has learnt the protocol."""
     folder = tmp_path_factory.mktemp("taught")
-    tokenizer = tiny.make_tokenizer()
-    model = tiny.make_model(tokenizer)
-    tiny.teach(model, tokenizer, 150)
-    tiny.save(model, tokenizer, folder)
+    tiny.save_taught(tiny.OS_INTERACTION, folder)
     return folder
 
 
 def make_repository(folder: Path, taught: Path) -> Path:
-    """A copy of the repository's sources with shrunken parameters and the tiny model."""
+    """A copy of the repository's sources with one task, shrunken parameters and the tiny model."""
     for name in ("gcd", "stages", "data/prompts"):
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
@@ -67,6 +64,7 @@ def make_repository(folder: Path, taught: Path) -> Path:
     (folder / "data/prompts/os_interaction.md").write_text(tiny.PROMPT)
     yaml = YAML()
     params = yaml.load(ROOT / "params.yaml")
+    params["tasks"] = {"os_interaction": params["tasks"]["os_interaction"]}
     shrink(params)
     yaml.dump(params, folder / "params.yaml")
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
