@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from gcd.tasks.web_browsing import BrowsingEnvironment, BrowsingSample, Settings, Step
+from gcd.tasks.web_browsing import BrowsingEnvironment, Settings
+from gcd.tasks.web_browsing.records import BrowsingSample, Step
 
 SETTINGS = Settings.model_validate(
     {

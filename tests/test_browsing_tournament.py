@@ -4,7 +4,8 @@ import pytest
 
 from gcd.core.records import Action, Message
 from gcd.tasks import web_browsing
-from gcd.tasks.web_browsing import BrowsingEnvironment, BrowsingSample
+from gcd.tasks.web_browsing import BrowsingEnvironment
+from gcd.tasks.web_browsing.records import BrowsingSample
 from gcd.tasks.web_browsing.scoring import Prediction, Target, action_f1, overall, score_step
 from gcd.tasks.web_browsing.tournament import Tournament, ask, target_operation
 from tests.browsing import SETTINGS, choices, hand_step, page_of
