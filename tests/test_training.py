@@ -61,7 +61,7 @@ def test_weight_one_and_zero_is_the_first_term_alone(tokenizer, tmp_path):
 
 def test_weight_zero_trains_on_the_second_term_only(tokenizer, tmp_path):
     """λ = 0: the conversations have no influence, only their number sets the steps."""
-    other = Term("sft", 0.0, list(reversed(EXAMPLES)), 0, 2, token_loss_sum)
+    other = Term("sft", 0.0, list(reversed(EXAMPLES)), 0, 2, 1, token_loss_sum)
     first = run(tokenizer, tmp_path, "a", [term("sft", 0.0), term("prompt_generation", 1.0, 1)])
     second = run(tokenizer, tmp_path, "b", [other, term("prompt_generation", 1.0, 1)])
     assert first == second
