@@ -50,8 +50,8 @@ from gcd.tasks.web_shopping.search import SearchIndex, quantize_length
         ("cease", "ceas"),
         ("controll", "control"),
         ("roll", "roll"),
-        # Porter's two departures: -bli becomes -ble, -logi becomes -log. The stem of "theology" is
-        # "theo" without a vowel-consonant pair: it stays, where NLTK counts the l too.
+        # Porter's two departures: -bli becomes -ble, -logi becomes -log. "theo", without a vowel
+        # followed by a consonant, is too short for it.
         ("possibly", "possibl"),
         ("archaeology", "archaeolog"),
         ("theology", "theologi"),

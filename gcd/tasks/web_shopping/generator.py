@@ -27,26 +27,7 @@ RANGES = (2, 10)  # dollars between them
 PRICE_DIFFERENCES = (55, 95)
 ASIN_CHARACTERS = "0123456789BCDFGHJKLMNPQRSTVWXYZ"
 # Brands are two invented syllables. They begin with a consonant: instructions say "a" before them.
-ONSETS = (
-    "b",
-    "d",
-    "f",
-    "g",
-    "h",
-    "k",
-    "l",
-    "m",
-    "n",
-    "p",
-    "r",
-    "s",
-    "t",
-    "v",
-    "br",
-    "dr",
-    "kr",
-    "tr",
-)
+ONSETS = [*"bdfghklmnprstv", "br", "dr", "kr", "tr"]
 VOWELS = "aeiou"
 CODAS = "nlrsmkxt"
 
@@ -55,7 +36,7 @@ TITLES = (
     "{brand} {attribute} {style} {kind} for {purpose}",
     "{brand} {style} {kind}, {attribute}, for {purpose}",
     "{brand} {kind} for {purpose}, {style}, {attribute}",
-    "{brand} {kind}, {style} and {attribute}, made for {purpose}",
+    "{brand} {kind}, {style} and {attribute}, for {purpose}",
 )
 # They name the attributes that the title leaves out: search reads no bullet point but the first.
 DESCRIPTIONS = (
@@ -156,7 +137,7 @@ def _asin(rng: random.Random) -> str:
 
 def _brand(rng: random.Random) -> str:
     return "".join(
-        rng.choice(letters) for letters in (ONSETS, VOWELS, CODAS, ONSETS, VOWELS, CODAS)
+        rng.choice(letters) for letters in (ONSETS, VOWELS, CODAS, ONSETS, VOWELS)
     ).capitalize()
 
 

@@ -2,8 +2,9 @@
 
 The chain, in Lucene's names: StandardTokenizer, EnglishPossessiveFilter, LowerCaseFilter,
 StopFilter with the 33 English stop words, PorterStemFilter. Text is lower-cased first here, which
-comes to the same and costs less. No library on PyPI has this stemmer: Snowball's `porter` lacks
-both departures, NLTK measures the stem of "-logi" with its "l".
+comes to the same and costs less. The stemmer is our own: Snowball's `porter` lacks the departures,
+and NLTK's `PorterStemmer("MARTIN_EXTENSIONS")`, which agrees with ours on all 15,137 words of
+WebShop's thousand products, loads scikit-learn first and takes 3 seconds to import.
 """
 
 import re
@@ -11,29 +12,13 @@ from functools import lru_cache
 
 import regex  # type: ignore[import-untyped]
 
-STOP_WORDS = {
-    *(
-        "a",
-        "an",
-        "and",
-        "are",
-        "as",
-        "at",
-        "be",
-        "but",
-        "by",
-        "for",
-        "if",
-        "in",
-        "into",
-        "is",
-        "it",
-    ),
-    *("no", "not", "of", "on", "or", "such", "that", "the", "their", "then", "there", "these"),
-    *("they", "this", "to", "was", "will", "with"),
-}
+_STOP_WORDS = (
+    "a an and are as at be but by for if in into is it no not of on or such that the their then "
+    "there these they this to was will with"
+)
+STOP_WORDS = frozenset(_STOP_WORDS.split())
 POSSESSIVES = ("'s", "\u2019s", "\uff07s")
-# Distinct words of a large catalogue whose terms are remembered: about 50 MB at most.
+# Distinct words of a large catalogue whose terms are remembered: about 60 MB at most.
 REMEMBERED_WORDS = 2**18
 # Symbols that were Extended_Pictographic in Lucene's Unicode tables (11 to 14) and, from Unicode 16
 # on, are no longer: stars, hands, chess pieces, arrows. They are terms.
@@ -100,7 +85,7 @@ def _term(word: str) -> str | None:
 
 
 def stem(word: str) -> str:
-    """A lower-case word's stem by Porter's algorithm with his two departures of 1980's text.
+    """A lower-case word's stem by Porter's algorithm, with his two departures from the paper.
 
     Source: M. F. Porter, "An algorithm for suffix stripping", Program 14 (1980) 130-137, and his
     list of departures (bli -> ble, logi -> log; words of up to two characters stay).
@@ -151,10 +136,10 @@ SINGLE_ENDINGS = {
     "ness": "",
 }
 # Endings that go after a stem of measure above 1. The first that fits decides.
-LAST_ENDINGS = (
-    *("al", "ance", "ence", "er", "ic", "able", "ible", "ant", "ement", "ment", "ent"),
-    *("sion", "tion", "ou", "ism", "ate", "iti", "ous", "ive", "ize"),
+_LAST_ENDINGS = (
+    "al ance ence er ic able ible ant ement ment ent sion tion ou ism ate iti ous ive ize"
 )
+LAST_ENDINGS = tuple(_LAST_ENDINGS.split())
 
 
 def _shape(letters: str) -> str:
