@@ -23,6 +23,16 @@ SETTINGS = Settings.model_validate(
         "demonstrations": {"count": 8, "seed": "a"},
         "development": {"count": 32, "seed": "a"},
         "test": {"count": 64, "seed": "a"},
+        "synthesis": {
+            "inputs": 8,
+            "per_request": 2,
+            "input_tokens": 180,
+            "input_characters": 330,
+            "reasons": 8,
+            "max_turns": 2,
+            "environment_tokens": 64,
+        },
+        "training": {"epochs": 1, "batch_size": 2},
         "rank_noise": 0.4,
         "ranks_path": None,
     }
