@@ -27,11 +27,14 @@ def tier(goal: Goal) -> str:
     return EASY
 
 
+def request(goal: Goal) -> str:
+    """The instruction without its price."""
+    return goal.instruction_text.split(PRICE_WORDS)[0]
+
+
 def search_words(goal: Goal) -> str:
     """What finds the product: the kind of product for an easy goal, else the whole request."""
-    if tier(goal) == EASY:
-        return goal.query
-    return goal.instruction_text.split(PRICE_WORDS)[0]
+    return goal.query if tier(goal) == EASY else request(goal)
 
 
 def gold_actions(goal: Goal, shop: Shop) -> list[str]:
@@ -86,13 +89,14 @@ def _has_equal_option(shop: Shop, goal: Goal) -> bool:
 
 
 def _has_rival(shop: Shop, goal: Goal) -> bool:
-    """Whether another product that the search finds could be bought for reward 1."""
-    for product in shop.find(search_words(goal).lower().split(" "), random.Random(0)):
-        # All values at once: an upper bound for every choice among them.
-        values = {value: value for values in product.options.values() for value in values}
-        price = shop.prices[product.asin]
-        if product.asin != goal.asin and judge(goal, product, price, values, _TAGGER).total == 1.0:
-            return True
+    """Whether another product that a sensible search finds could be bought for reward 1."""
+    for words in (goal.query, request(goal)):
+        for product in shop.find(words.lower().split(" "), random.Random(0)):
+            # All values at once: an upper bound for every choice among them.
+            values = {value: value for group in product.options.values() for value in group}
+            reward = judge(goal, product, shop.prices[product.asin], values, _TAGGER)
+            if product.asin != goal.asin and reward.total == 1.0:
+                return True
     return False
 
 
