@@ -15,6 +15,7 @@ from gcd.core.params import ServerSettings, SplitSettings
 from gcd.core.records import Action
 from gcd.tasks import web_shopping
 from gcd.tasks.web_shopping import Settings, ShopEnvironment, ShopSample
+from gcd.tasks.web_shopping.choosing import EASY_ATTRIBUTES
 from gcd.tasks.web_shopping.goals import Goal
 from tests.shops import ATTRIBUTES, CHAIR, LAMP, OTHER_LAMP, goal, shop
 
@@ -280,13 +281,13 @@ def test_splits_are_as_large_as_asked_and_share_no_product(splits: Splits) -> No
     assert all(web_shopping.is_problem(one.problem) for one in everything(splits))
 
 
-def test_easy_goals_ask_for_no_option(splits: Splits) -> None:
+def test_easy_goals_ask_for_little_and_no_option(splits: Splits) -> None:
     for one in everything(splits):
         if one.groups["tier"] == "easy":
             assert not one.goal.goal_options
-            assert len(one.goal.attributes) <= 2
+            assert len(one.goal.attributes) <= EASY_ATTRIBUTES
         else:
-            assert one.goal.goal_options or len(one.goal.attributes) > 2
+            assert one.goal.goal_options or len(one.goal.attributes) > EASY_ATTRIBUTES
 
 
 def files(folder: Path) -> dict[str, bytes]:

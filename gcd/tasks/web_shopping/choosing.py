@@ -14,7 +14,7 @@ from gcd.tasks.web_shopping.reward import judge
 from gcd.tasks.web_shopping.titles import LexicalTagger
 
 EASY, HARD = "easy", "hard"
-EASY_ATTRIBUTES = 2
+EASY_ATTRIBUTES = 3
 PRICE_WORDS = ", and price lower than"
 # Not spaCy, even where it is installed: the samples must not depend on it.
 _TAGGER = LexicalTagger()
