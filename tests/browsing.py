@@ -4,39 +4,9 @@ from typing import Any
 
 from gcd.tasks.web_browsing import BrowsingEnvironment, Settings
 from gcd.tasks.web_browsing.records import BrowsingSample, Step
+from tests.settings import task_settings
 
-SETTINGS = Settings.model_validate(
-    {
-        "prompt": "web_browsing",
-        "max_turns": 8,
-        "data": "generated",
-        "data_path": None,
-        "backend": "embedded",
-        "server": {
-            "address": "http://localhost:5000/api",
-            "task": "m2w-std",
-            "prompt_messages": 6,
-            "retry_seconds": 5.0,
-            "retries": 1,
-            "turn_seconds": 240.0,
-        },
-        "demonstrations": {"count": 8, "seed": "a"},
-        "development": {"count": 32, "seed": "a"},
-        "test": {"count": 64, "seed": "a"},
-        "synthesis": {
-            "inputs": 8,
-            "per_request": 2,
-            "input_tokens": 180,
-            "input_characters": 330,
-            "reasons": 8,
-            "max_turns": 2,
-            "environment_tokens": 64,
-        },
-        "training": {"epochs": 1, "batch_size": 2},
-        "rank_noise": 0.4,
-        "ranks_path": None,
-    }
-)
+SETTINGS: Settings = task_settings("web_browsing")
 
 
 def page_of(count: int) -> str:

@@ -11,35 +11,15 @@ from typing import Any
 import pytest
 
 from gcd.core.errors import UserError
-from gcd.core.params import ServerSettings, SplitSettings
 from gcd.core.records import Action
 from gcd.tasks import web_shopping
 from gcd.tasks.web_shopping import Settings, ShopEnvironment, ShopSample
 from gcd.tasks.web_shopping.choosing import EASY_ATTRIBUTES
 from gcd.tasks.web_shopping.goals import Goal
+from tests.settings import task_settings
 from tests.shops import ATTRIBUTES, CHAIR, LAMP, OTHER_LAMP, goal, shop
 
-SETTINGS = Settings(
-    prompt="web_shopping",
-    max_turns=10,
-    data="generated",
-    data_path=None,
-    backend="embedded",
-    server=ServerSettings(
-        address="http://localhost:5000/api",
-        task="webshop-std",
-        prompt_messages=10,
-        retry_seconds=5.0,
-        retries=60,
-        turn_seconds=240.0,
-    ),
-    demonstrations=SplitSettings(count=4, seed="a"),
-    development=SplitSettings(count=32, seed="a"),
-    test=SplitSettings(count=64, seed="a"),
-    products=300,
-    catalogue_seed="a",
-    price_seed="a",
-)
+SETTINGS: Settings = task_settings("web_shopping")
 SPLITS = ("demonstrations", "development", "test")
 Splits = dict[str, list[ShopSample]]
 

@@ -20,6 +20,7 @@ CATEGORIES = ("beauty", "fashion", "garden", "electronics", "grocery")
 ATTRIBUTES_PER_PRODUCT = 3
 VALUES_PER_OPTION = 3
 INSTRUCTIONS_PER_PRODUCT = 2
+OPTIONLESS_SHARE = 0.5  # of the families have no options; their goals ask for every attribute
 RANGE_SHARE = 0.2  # of the families have a lowest and a highest price
 RANGES = (2, 10)  # dollars between them
 # A goal's price bound is at most the fourth multiple of ten above the price (WebShop's
@@ -153,7 +154,9 @@ def _first_of_family(rng: random.Random, category: str) -> _Product:
         style=rng.choice(line.styles),
         purpose=rng.choice(line.purposes),
         attributes=tuple(rng.sample(line.attributes, ATTRIBUTES_PER_PRODUCT)),
-        options={
+        options={}
+        if rng.random() < OPTIONLESS_SHARE
+        else {
             name: tuple(rng.sample(values, VALUES_PER_OPTION))
             for name, values in line.options.items()
         },
@@ -224,7 +227,7 @@ def _item(asin: str, product: _Product) -> dict[str, Any]:
 
 def _synthetic_instruction(product: _Product) -> dict[str, Any]:
     """What items_ins_v2 adds to the attributes of a product that has goals."""
-    asked = list(product.attributes[:2])
+    asked = list(product.attributes[: 2 if product.options else ATTRIBUTES_PER_PRODUCT])
     return {
         "instruction": f"Find me {', '.join(asked)} {product.query} by {product.brand}",
         "instruction_attributes": asked,
@@ -234,8 +237,9 @@ def _synthetic_instruction(product: _Product) -> dict[str, Any]:
 def _human_instruction(
     rng: random.Random, asin: str, product: _Product, request: str
 ) -> dict[str, Any]:
-    """An entry of items_human_ins: one or two attributes, and at least the first option."""
-    asked = list(product.attributes[: rng.randint(1, 2)])
+    """An entry of items_human_ins: one or two attributes and an option, or every attribute."""
+    count = rng.randint(1, 2) if product.options else ATTRIBUTES_PER_PRODUCT
+    asked = list(product.attributes[:count])
     wanted = [(name, values[product.wanted]) for name, values in product.options.items()]
     wanted = wanted[: rng.randint(1, 2)]
     text = product.write(request, attributes=" and ".join(asked))
