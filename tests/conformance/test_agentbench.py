@@ -5,7 +5,8 @@ from collections import defaultdict
 from itertools import pairwise
 from typing import Any
 
-from gcd.agentbench import Output, RefusedError, Server, ServerEnvironment, ServerSample
+from gcd.agentbench import ServerEnvironment, ServerSample
+from gcd.agentbench_api import Output, RefusedError, Server
 from gcd.core.errors import UserError
 from gcd.core.records import Conversation, Message
 from gcd.history_window import count_segments, filter_messages
