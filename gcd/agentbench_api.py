@@ -106,7 +106,13 @@ class Server:
 
     def free_workers(self) -> int:
         """How many samples of the task could be started now."""
-        tasks = self._call(dict[str, Workers], "GET", "list_workers")
+        try:
+            tasks = self._call(dict[str, Workers], "GET", "list_workers")
+        except RefusedError as error:
+            raise UserError(
+                f"{self.settings.address}: no AgentBench controller there ({error}); correct "
+                "server.address, which ends in /api."
+            ) from error
         here = tasks[self.settings.task].workers.values() if self.settings.task in tasks else []
         return sum(worker.capacity - worker.current for worker in here if worker.status == ALIVE)
 

@@ -11,10 +11,11 @@ from ruamel.yaml import YAML
 from gcd.agentbench import ServerEnvironment, ServerSample, fetch, live_episodes, served
 from gcd.agentbench_api import RefusedError, Server
 from gcd.core.errors import UserError
-from gcd.core.interfaces import load_task
-from gcd.core.records import Message, read_records, write_records
+from gcd.core.interfaces import Reply, load_task
+from gcd.core.records import Action, Message, read_records, write_records
 from gcd.data import read_prompt
 from gcd.history_window import count_segments, filter_messages, is_whole, without_prompt
+from gcd.rollout import play
 from stages import prepare
 from tests.agentbench_server import Exchange, Replay, replaying, settings
 
@@ -294,12 +295,70 @@ def test_as_many_episodes_as_there_are_free_workers():
         assert live_episodes(settings(replay.address), 36) == 1
 
 
+def test_an_address_without_a_controller():
+    with (
+        replaying(Exchange("/api/list_workers", None, 404, {"detail": "Not Found"})) as replay,
+        pytest.raises(UserError, match="no AgentBench controller there"),
+    ):
+        live_episodes(settings(replay.address), 2)
+
+
 def test_any_task_can_be_served():
     task: Any = SimpleNamespace(parse_action=str.upper, start=None, read_samples=None)
     moved = served(task)
     played: Any = moved.start(SAMPLE, task_settings("http://x"))
     assert isinstance(played, ServerEnvironment)
     assert moved.parse_action("x") == "X"  # type: ignore[comparison-overlap]
+
+
+class Script:
+    """An agent that says what it is told to say, by the last message that it reads."""
+
+    prompt_tokens = 5
+
+    def __init__(self, **says: str | None) -> None:
+        self.says = says
+
+    def reply(self, conversations: Any) -> list[Reply | None]:
+        texts = [self.says[messages[-1].content] for messages in conversations]
+        return [text if text is None else Reply(text, 1, 1, True) for text in texts]
+
+
+def test_episodes_are_recorded_as_of_any_other_environment():
+    def session(number: int, **agent: str) -> dict[str, Any]:
+        return {"session_id": number, "agent_response": agent}
+
+    first = [("user", "count")]
+    more = [*first, ("agent", "ls"), ("user", "see")]
+    failed = {"result": False}
+    with replaying(
+        starting(key=1, response=output("running", *first, session=1)),
+        starting(key=2, response=output("running", ("user", "long"), session=2)),
+        Exchange("/api/interact", session(1, status="normal", content="ls"), 200,
+                 output("running", *more, session=1)),
+        Exchange("/api/interact", session(2, status="agent context limit"), 200,
+                 output("agent context limit", result=failed, session=2)),
+        Exchange("/api/interact", session(1, status="normal", content="3"), 200,
+                 output("completed", result={"result": True}, session=1)),
+    ) as replay:  # fmt: skip
+        task: Any = SimpleNamespace(parse_action=lambda reply: Action(kind="say", content=reply))
+        samples = [ServerSample(key=key, task="os-std") for key in (1, 2)]
+        agent: Any = Script(count="ls", see="3", long=None)
+        episodes, states = play(
+            agent, served(task), task_settings(replay.address), samples,
+            task_name="os_interaction", row="gcd", live=2,
+        )  # fmt: skip
+        assert replay.exchanges == []
+    done, unread = episodes
+    assert (done.index, done.status, done.score) == ("1", "completed", 1.0)
+    assert [turn.observation for turn in done.turns] == ["see", None]
+    assert [turn.continues for turn in done.turns] == [False, True]
+    assert done.details["backend"] == "agentbench"
+    assert (unread.status, unread.score, unread.turns) == ("agent context limit", 0.0, [])
+    assert [[m.content for m in state.messages] for state in states] == [
+        ["count"],
+        ["count", "ls", "see"],
+    ]
 
 
 def test_refusals_name_their_code():
