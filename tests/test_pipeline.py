@@ -18,6 +18,10 @@ FOLDERS = {"task": "tasks", "method": "methods"}
 # From the bottom up: a module may import its own layer and those before it.
 LAYERS = [
     "core",
+    "benchmark_sources",
+    "history_window",
+    "agentbench_api",
+    "agentbench",
     "data",
     "agents",
     "model_source",

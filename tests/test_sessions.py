@@ -66,14 +66,14 @@ def test_the_last_token_is_always_read():
     """Its logits open the reply, even where everything is held."""
     sessions = Sessions()
     pair = (torch.arange(8.0).reshape(1, 4, 2), torch.zeros(1, 4, 2))
-    sessions.hold([5, 6, 7, 8], [pair])
+    sessions.hold([5, 6, 7, 8], 2, [pair])
     assert sessions.find([5, 6, 7, 8]) is None  # of this call, not of the last
     sessions.begin()
     [(keys, _)] = sessions.find([5, 6, 7, 8])
     assert keys.tolist() == pair[0][:, :3].tolist()
-    [(keys, _)] = sessions.find([5, 6, 9, 8, 1])
+    [(keys, _)] = sessions.find([5, 6, 9, 8, 1])  # the reply, 7 8, came back as other ids
     assert keys.tolist() == pair[0][:, :2].tolist()
-    assert sessions.find([4, 5, 6]) is None
+    assert sessions.find([5, 4, 7, 8, 1]) is None  # another context
     sessions.begin()
     assert sessions.find([5, 6, 7, 8]) is None
 

@@ -226,7 +226,7 @@ class LanguageModel:
             kept.__setitem__,
         )
         for row, layers in kept.items():
-            sessions.hold(texts[row] + made[row][:-1], layers)
+            sessions.hold(texts[row] + made[row][:-1], len(texts[row]), layers)
         return made
 
     def _room(self, prompt_tokens: int, max_new_tokens: int) -> int:

@@ -170,7 +170,7 @@ class ServerSettings(Section):
     `address` is like http://localhost:5000/api, `task` like os-std. The first `prompt_messages`
     messages of every conversation it sends are the benchmark's own prompt. Without a free worker
     it is asked again after `retry_seconds`, `retries` times. It ends a session that waits longer
-    than `turn_seconds` for a reply.
+    than `turn_seconds` for a reply; we wait as long for its answers.
     """
 
     address: str

@@ -14,9 +14,14 @@ Layers = list[tuple[Tensor, Tensor]]  # per layer: keys and values, each [key he
 
 @dataclass(frozen=True)
 class Held:
-    """What a conversation's turn left behind: the ids that were read, with keys and values."""
+    """What a conversation's turn left behind.
+
+    `ids` were read, first the `context` many of the conversation, then those of the reply;
+    `layers` are their keys and values.
+    """
 
     ids: list[int]
+    context: int
     layers: Layers
 
 
@@ -42,14 +47,16 @@ class Sessions:
     def find(self, ids: list[int]) -> Layers | None:
         """Keys and values of as many of the first `ids` as are held; never of the last one.
 
-        The last id has to be read, because its logits give the reply's first token.
+        The last id has to be read, because its logits give the reply's first token. Only what
+        continues a whole context counts: the few ids that all conversations begin with would save
+        nothing, and make a reply's rounding depend on what was asked before.
         """
-        found = [(common_length(held.ids, ids[:-1]), held) for held in self._held]
-        length, best = max(found, key=lambda pair: pair[0], default=(0, None))
-        if best is None or length == 0:
-            return None
-        return [(keys[:, :length], values[:, :length]) for keys, values in best.layers]
+        for held in self._held:
+            length = common_length(held.ids, ids[:-1])
+            if length >= held.context:
+                return [(keys[:, :length], values[:, :length]) for keys, values in held.layers]
+        return None
 
-    def hold(self, ids: list[int], layers: Layers) -> None:
+    def hold(self, ids: list[int], context: int, layers: Layers) -> None:
         """Keep a conversation for the next call."""
-        self._new.append(Held(ids, layers))
+        self._new.append(Held(ids, context, layers))

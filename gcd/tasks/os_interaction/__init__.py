@@ -12,7 +12,7 @@ that these cannot meddle with them.
 import logging
 import re
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from gcd.core.errors import UserError
 from gcd.core.interfaces import Environment, Wording
@@ -26,6 +26,7 @@ from gcd.core.records import (
     read_records,
     write_records,
 )
+from gcd.tasks.os_interaction.docker import DockerMachine, DockerSettings
 from gcd.tasks.os_interaction.generator import generate
 from gcd.tasks.os_interaction.judging import (
     NATIVE_CHECKS,
@@ -48,10 +49,12 @@ _log = logging.getLogger(__name__)
 
 
 class Settings(TaskSettings):
-    """`output_characters` is where output is cut."""
+    """`output_characters` is where output is cut. `backend: docker` uses the benchmark's images."""
 
+    backend: Literal["embedded", "docker", "agentbench"]  # type: ignore[assignment]  # one more
     output_characters: Count
     sandbox: SandboxSettings
+    docker: DockerSettings
 
 
 class OsSample(Record):
@@ -140,19 +143,30 @@ def show_output(text: str, limit: int) -> str:
     return f"The output of the OS:\n\n{text}"
 
 
+def _machine(sample: OsSample, settings: Settings) -> Sandbox | DockerMachine:
+    """Where the sample's commands run. AgentBench v0.2 reads `image`, never `local`."""
+    if settings.backend != "docker":
+        return Sandbox(settings.sandbox)
+    create = sample.source.get("create")
+    image = create.get("image") if isinstance(create, dict) else None
+    return DockerMachine(image or settings.docker.image, settings.docker, settings.sandbox)
+
+
 class OsEnvironment:
     """One sample being played; satisfies `interfaces.Environment`."""
 
     def __init__(self, sample: OsSample, settings: Settings) -> None:
         self._sample = sample
         self._settings = settings
-        self._sandbox = Sandbox(settings.sandbox)
+        self._sandbox = _machine(sample, settings)
         self._turns = 0
         self.messages: Conversation = [Message(role="user", content=first_message(sample.problem))]
         self.status = "running"
         self.score = 0.0
         self.measures: dict[str, float] = {}
-        self.details = {"backend": "embedded", "sandbox": self._sandbox.kind}
+        # A server plays none of ours: what comes here with its backend is played embedded.
+        backend = "docker" if settings.backend == "docker" else "embedded"
+        self.details = {"backend": backend, "sandbox": self._sandbox.kind}
         self.error: str | None = None
 
     def __enter__(self) -> Self:

@@ -1,0 +1,93 @@
+"""A server on the loopback that answers as an AgentBench controller was seen or told to answer."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from gcd.core.params import ServerSettings
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A request that is expected, and its answer, sent after `delay` seconds."""
+
+    path: str
+    request: Any
+    status: int
+    response: Any
+    delay: float = 0.0
+
+
+@dataclass
+class Replay:
+    """Answers each request with the first exchange left for it; notes all requests."""
+
+    exchanges: list[Exchange]
+    address: str = ""
+    received: list[tuple[str, Any]] = field(default_factory=list)
+
+    def answer(self, path: str, request: Any) -> Exchange:
+        self.received.append((path, request))
+        for exchange in self.exchanges:
+            if (exchange.path, exchange.request) == (path, request):
+                self.exchanges.remove(exchange)
+                return exchange
+        return Exchange(path, request, 500, {"detail": "not in the script"})
+
+
+@contextmanager
+def replaying(*exchanges: Exchange) -> Iterator[Replay]:
+    """A running server; `response` of text is sent as it is."""
+    replay = Replay(list(exchanges))
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.respond(None)
+
+        def do_POST(self) -> None:
+            self.respond(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+
+        def respond(self, request: Any) -> None:
+            exchange = replay.answer(self.path, request)
+            time.sleep(exchange.delay)
+            text = exchange.response
+            body = (text if isinstance(text, str) else json.dumps(text)).encode()
+            try:
+                self.send_response(exchange.status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+            except OSError:
+                pass  # the client did not wait
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    replay.address = f"http://127.0.0.1:{server.server_port}/api"
+    try:
+        yield replay
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def settings(address: str, **changes: Any) -> ServerSettings:
+    """Settings that wait hardly at all."""
+    values: dict[str, Any] = {
+        "address": address,
+        "task": "os-std",
+        "prompt_messages": 2,
+        "retry_seconds": 0.01,
+        "retries": 3,
+        "turn_seconds": 5.0,
+    }
+    return ServerSettings.model_validate(values | changes)
