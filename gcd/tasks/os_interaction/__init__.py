@@ -43,7 +43,7 @@ WORDING = Wording(
     environment="the Linux operating system",
     environment_opening="The output of the OS",
 )
-SHELL_ENDED = "[the shell has ended; a new one was started in /]\n"
+SHELL_ENDED = "[the shell has ended; a new one was started in /root]\n"
 _log = logging.getLogger(__name__)
 
 

@@ -27,13 +27,17 @@ from typing import BinaryIO, Self
 
 from gcd.core.errors import UserError
 from gcd.core.params import Count, Section
-from gcd.tasks.os_interaction.sandbox_command import sandbox_command
+from gcd.tasks.os_interaction.sandbox_command import ENVIRONMENT, sandbox_command
 from gcd.tasks.os_interaction.sandbox_supervisor import (
     GONE,
     GROUPS,
     KILL_SHELL,
     KILL_YOUNGER,
+    READ_SUPERVISOR,
+    REPLACED,
+    STOP_AGENT,
     SUPERVISOR,
+    UNTOUCHED,
     USERS,
 )
 
@@ -77,6 +81,11 @@ def _clean(data: bytes) -> str:
     return _ESCAPES.sub("", data.decode("utf-8", errors="replace")).replace("\0", "")
 
 
+def _ticks() -> int:
+    """Clock ticks since boot, the unit of a process's start time in /proc."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
+
+
 def _quote(text: str) -> str:
     """A shell word on one line that bash reads as `text` without starting a program."""
     for character, escaped in (("\\", r"\\"), ("'", r"\'"), ("\n", r"\n"), ("\0", "")):
@@ -103,6 +112,10 @@ class Sandbox:
         supervisor = SUPERVISOR.format(
             users=USERS,
             groups=GROUPS,
+            home=ENVIRONMENT["HOME"],
+            untouched=UNTOUCHED,
+            replaced=base64.b64encode(REPLACED.encode()).decode(),
+            output_bytes=limits.output_bytes,
             processes=limits.processes,
             memory_kib=limits.memory_bytes // 1024,
             file_blocks=limits.file_bytes // 1024,
@@ -113,7 +126,7 @@ class Sandbox:
             ended=ended,
         )
         self._process = subprocess.Popen(
-            [*self._command, "/bin/bash", "--noprofile", "--norc", "-c", supervisor],
+            [*self._command, "/bin/bash", "--noprofile", "--norc", "-c", READ_SUPERVISOR],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -128,8 +141,9 @@ class Sandbox:
         os.set_blocking(self._output, False)
         self._deadline = time.monotonic() + limits.episode_seconds
         self._last_code = 0
+        self._last_ticks = 0
         try:
-            self._read_line(limits.script_seconds)
+            self._ask(f"{supervisor}\0", limits.script_seconds)
         except SandboxError as error:
             self.__exit__()
             raise UserError(
@@ -204,9 +218,7 @@ class Sandbox:
         separator = "--" if language == "bash" else ""
         words = " ".join(map(_quote, arguments))
         request = (
-            f"script {file} -s KILL {seconds:.1f} {program} -c {_quote(code)} {separator} {words}; "
-            f"code=$?; text=$(/usr/bin/head -c {self.settings.output_bytes} {file} "
-            f"| /usr/bin/base64 -w0); printf '%s %s\\n' $code $text; /usr/bin/rm -f {file}"
+            f"script {file} -s KILL {seconds:.1f} {program} -c {_quote(code)} {separator} {words}"
         )
         status, _, encoded = self._ask(request, seconds + 5).partition(" ")
         timed_out = status == "137"
@@ -224,8 +236,8 @@ class Sandbox:
             SandboxError: the sandbox has ended.
         """
         mark = secrets.token_hex(16)
-        # Clock ticks since boot, the unit of a process's start time in /proc.
-        start = int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
+        while (start := _ticks()) == self._last_ticks:
+            time.sleep(0.001)  # or what the command before left running would seem younger
         # The framing would set $?: give the command the exit code of the one before.
         before = f"(exit {self._last_code}); " if self._last_code else ""
         self._feed(
@@ -242,16 +254,18 @@ class Sandbox:
                 printed += more
         printed = printed[: self.settings.output_bytes]
         self._last_code = 0 if ending is None or ending == GONE else int(ending)
+        self._last_ticks = _ticks()
         ended_itself = not timed_out and ending != GONE
         return Output(_clean(printed), self._last_code if ended_itself else None, timed_out)
 
     def stop_agent(self) -> None:
-        """Kill all processes of the agent, its shell too: only `run_script` works from here on.
+        """Stop all processes of the agent, its shell too: only `run_script` works from here on.
 
         Raises:
             SandboxError: the sandbox has ended.
         """
-        self._ask("kill -9 -1; printf 'stopped\\n'", self._seconds(self.settings.script_seconds))
+        request = STOP_AGENT.replace("ROOM", str(self.settings.processes // 2))
+        self._ask(request, self._seconds(self.settings.script_seconds))
 
     def _feed(self, line: str) -> None:
         """Write a line to the agent's shell, which may have stopped reading."""

@@ -14,7 +14,12 @@ from gcd.core.errors import UserError
 # Read-only from the host. /usr itself is a fresh directory, so that /usr/local can be written.
 SYSTEM = [f"/usr/{name}" for name in ("bin", "sbin", "lib", "lib32", "lib64", "libexec", "share")]
 SYSTEM += ["/etc/alternatives", "/etc/ld.so.cache"]
-LINKS = ("bin", "sbin", "lib", "lib32", "lib64")
+LINKS = tuple(
+    name for name in ("bin", "sbin", "lib", "lib32", "lib64") if Path("/", name).exists()
+)
+# Mounted, not only made, so that the agent cannot move them away and put its own in their place:
+# what programs are loaded from lies below.
+PINNED = ("/usr", "/etc")
 # Directories that only the host's root may read: hidden, or every `find /` would complain.
 UNREADABLE = ("/usr/share/polkit-1/rules.d", "/proc/tty/driver")
 # The supervisor is process 1; nobody inside may reach its pipes.
@@ -34,7 +39,10 @@ set -e
 mount --make-rprivate /
 mount -t tmpfs -o size={disk_bytes},mode=755 tmpfs /tmp
 cd /tmp
-mkdir -p usr/local/bin usr/local/sbin etc proc dev old
+mkdir -p usr etc proc dev old
+mount --bind usr usr
+mount --bind etc etc
+mkdir -p usr/local/bin usr/local/sbin
 {binds}
 {links}
 for device in null zero full random urandom; do
@@ -54,7 +62,7 @@ pivot_root . old
 cd /
 umount -l old
 rmdir old
-exec {setpriv} --no-new-privs --bounding-set=-all --inh-caps=-all --ambient-caps=-all -- "$@"
+exec {setpriv} --no-new-privs --bounding-set=-all,+setpcap --inh-caps=-all --ambient-caps=-all -- "$@"
 """
 
 
@@ -106,9 +114,11 @@ def _masked() -> list[str]:
 def bubblewrap_command(bwrap: str, disk_bytes: int, user_id: int) -> list[str]:
     """Everything before the program that runs inside."""
     command = [*_privileges(user_id), bwrap, "--unshare-all", "--unshare-user", "--disable-userns"]
-    command += ["--die-with-parent", "--as-pid-1", "--new-session", "--cap-drop", "ALL"]
-    command += ["--hostname", "sandbox"]
-    command += ["--uid", "0", "--gid", "0", "--size", str(disk_bytes), "--tmpfs", "/"]
+    command += ["--die-with-parent", "--as-pid-1", "--new-session", "--hostname", "sandbox"]
+    # The one capability that process 1 keeps, to take it from all others (`sandbox_supervisor.py`).
+    command += ["--cap-drop", "ALL", "--cap-add", "CAP_SETPCAP", "--uid", "0", "--gid", "0"]
+    for place in ("/", *PINNED):
+        command += ["--size", str(disk_bytes), "--tmpfs", place]
     for place in SYSTEM:
         link = Path(place)
         if link.is_symlink():
@@ -116,10 +126,10 @@ def bubblewrap_command(bwrap: str, disk_bytes: int, user_id: int) -> list[str]:
         elif link.exists():
             command += ["--ro-bind", place, place]
     for name in LINKS:
-        if Path("/", name).exists():
-            command += ["--symlink", f"usr/{name}", f"/{name}"]
+        command += ["--symlink", f"usr/{name}", f"/{name}"]
     # /dev is a file system in memory without a size limit: read-only, its devices still work.
-    command += ["--dir", "/usr/local/bin", "--proc", "/proc", "--dev", "/dev"]
+    command += ["--dir", "/usr/local/bin", "--dir", "/usr/local/sbin"]
+    command += ["--proc", "/proc", "--dev", "/dev"]
     command += ["--remount-ro", "/dev", "--size", str(disk_bytes), "--tmpfs", "/dev/shm"]
     for place in _masked():
         command += ["--tmpfs", place, "--remount-ro", place]
@@ -145,7 +155,7 @@ def unshare_command(unshare: str, disk_bytes: int, user_id: int) -> list[str]:
             binds.append(
                 f"{kind}; {bind}; {remount} 2>/dev/null || mount -o remount,bind,ro {inside}"
             )
-    links += [f"ln -s usr/{name} {name}" for name in LINKS if Path("/", name).exists()]
+    links += [f"ln -s usr/{name} {name}" for name in LINKS]
     masks = [f"mount -t tmpfs -o ro,size=4k tmpfs {place.lstrip('/')}" for place in _masked()]
     script = UNSHARE_SCRIPT.format(
         disk_bytes=disk_bytes,
