@@ -14,9 +14,7 @@ from gcd.core.errors import UserError
 # Read-only from the host. /usr itself is a fresh directory, so that /usr/local can be written.
 SYSTEM = [f"/usr/{name}" for name in ("bin", "sbin", "lib", "lib32", "lib64", "libexec", "share")]
 SYSTEM += ["/etc/alternatives", "/etc/ld.so.cache"]
-LINKS = tuple(
-    name for name in ("bin", "sbin", "lib", "lib32", "lib64") if Path("/", name).exists()
-)
+LINKS = tuple(name for name in ("bin", "sbin", "lib", "lib32", "lib64") if Path("/", name).exists())
 # Mounted, not only made, so that the agent cannot move them away and put its own in their place:
 # what programs are loaded from lies below.
 PINNED = ("/usr", "/etc")
@@ -62,7 +60,8 @@ pivot_root . old
 cd /
 umount -l old
 rmdir old
-exec {setpriv} --no-new-privs --bounding-set=-all,+setpcap --inh-caps=-all --ambient-caps=-all -- "$@"
+exec {setpriv} --no-new-privs --bounding-set=-all,+setpcap --inh-caps=-all --ambient-caps=-all \\
+  -- "$@"
 """
 
 

@@ -63,14 +63,19 @@ script() {{
   fi
   printf '%s %s\\n' $code $text
 }} 2>/dev/null
+# Questions about the number of processes: a script runs under two that the agent does not see.
+for number in 1 2; do
+  $drop /usr/bin/tail -f /dev/null </dev/null >/dev/null 2>&1 {shell}<&- {output}>&- {ended}>&- &
+done
+stand_ins=$(jobs -p)
 start_keeper
 printf 'ready\\n'
 while IFS= read -r request; do eval "$request"; done
 """
 
 # Agent and supervisor are the same user. Process 1 holds a capability that no other process has, so
-# that these may not trace it or write to its memory. It is CAP_SETPCAP, which concerns only one's own
-# capabilities, and there are no others to be had.
+# that these may not trace it or write to its memory. It is CAP_SETPCAP, which concerns only one's
+# own capabilities, and there are no others to be had.
 # /usr and /etc cannot be moved, but the links to /usr/lib64 and the like, which name the loader of
 # every program, can be replaced, and a library be named that every program loads first.
 REPLACED = "the programs of the system were replaced"
@@ -81,7 +86,8 @@ UNTOUCHED = " && ".join(
 # Stops every process inside, so that checks find them, and find them doing nothing; where they
 # leave no room for those of the checks, they are killed.
 STOP_AGENT = (
-    "stopped=yes; kill -STOP -1; set -- /proc/[0-9]*; [ $# -lt ROOM ] || kill -9 -1; printf 'stopped\\n'"
+    "stopped=yes; kill -9 $stand_ins; wait $stand_ins; kill -STOP -1; set -- /proc/[0-9]*; "
+    "[ $# -lt ROOM ] || kill -9 -1; printf 'stopped\\n'"
 )
 
 # Kills every process inside that meets a condition on its /proc/…/stat, whose fields from the
