@@ -38,6 +38,7 @@ from gcd.tasks.os_interaction.judging import (
     scripts,
 )
 from gcd.tasks.os_interaction.sandbox import Sandbox, SandboxError, SandboxSettings
+from gcd.tasks.os_interaction.sandbox_command import announce
 
 WORDING = Wording(
     problem="problems for a Linux machine",
@@ -86,8 +87,10 @@ def write_samples(settings: Settings, out: Path) -> list[SkippedSample]:
     """Write demonstrations.jsonl, development.jsonl and test.jsonl, without a common sample.
 
     Raises:
-        UserError: `data_path` holds no sample that can be played.
+        UserError: `data_path` holds no sample that can be played, or no sandbox works here.
     """
+    if settings.backend == "embedded":
+        announce(settings.sandbox.disk_bytes, settings.sandbox.user_id)
     skipped: list[SkippedSample] = []
     if settings.data == "files":
         test, skipped = _benchmark_samples(settings)

