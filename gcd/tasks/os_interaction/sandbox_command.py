@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 from gcd.core.errors import UserError
+from gcd.tasks.os_interaction.sandbox_filter import FILTER, PLACE, opened_filter
 
 _log = logging.getLogger(__name__)
 # Read-only from the host. /usr itself is a fresh directory, so that /usr/local can be written.
@@ -137,6 +138,8 @@ def bubblewrap_command(bwrap: str, disk_bytes: int, user_id: int) -> list[str]:
     command += ["--remount-ro", "/dev", "--size", str(disk_bytes), "--tmpfs", "/dev/shm"]
     for place in _masked():
         command += ["--tmpfs", place, "--remount-ro", place]
+    if FILTER:
+        command += ["--seccomp", PLACE]
     command += ["--clearenv"]
     for name, value in ENVIRONMENT.items():
         command += ["--setenv", name, value]
@@ -180,9 +183,10 @@ def unshare_command(unshare: str, disk_bytes: int, user_id: int) -> list[str]:
 
 def _starts(command: list[str]) -> str | None:
     """None if the command can run `true`, else the first line of its complaint."""
-    done = subprocess.run(
-        [*command, "/bin/true"], capture_output=True, env={}, timeout=30, check=False
-    )
+    with opened_filter([*command, "/bin/true"]) as (words, inherited):
+        done = subprocess.run(
+            words, capture_output=True, env={}, timeout=30, check=False, pass_fds=inherited
+        )
     if done.returncode == 0:
         return None
     lines = done.stderr.decode(errors="replace").strip().splitlines()

@@ -2,7 +2,7 @@
 
 from gcd.tasks.os_interaction.sandbox_command import LINKS
 
-# The accounts of a fresh Debian or Ubuntu, which AgentBench's samples count and add users to.
+# The accounts (and below, the logs) of a fresh Debian or Ubuntu, which AgentBench's samples count and add users to.
 USERS = (
     "daemon:1 bin:2 sys:3 games:5 man:6 lp:7 mail:8 news:9 uucp:10 proxy:13 www-data:33 backup:34 "
     "list:38 irc:39 nobody:65534"
@@ -19,8 +19,11 @@ READ_SUPERVISOR = "IFS= read -r -d '' text; eval \"$text\""
 SUPERVISOR = """\
 ulimit -S -H -u {processes} -v {memory_kib} -f {file_blocks} -n {open_files} -c 0 -t {cpu_seconds}
 umask 022
-/usr/bin/mkdir -p /root /home /tmp /var/log /var/tmp /opt /srv /run /etc/skel
+/usr/bin/mkdir -p /root /home /tmp /var/log/apt /var/tmp /opt /srv /run /etc/skel
 /usr/bin/chmod 1777 /tmp /var/tmp
+for log in alternatives.log bootstrap.log btmp dpkg.log faillog lastlog wtmp; do
+  : > /var/log/$log
+done
 printf 'root:x:0:0:root:/root:/bin/bash\\n' > /etc/passwd
 for user in {users}; do
   number=${{user#*:}}
