@@ -2,7 +2,8 @@
 
 from gcd.tasks.os_interaction.sandbox_command import LINKS
 
-# The accounts (and below, the logs) of a fresh Debian or Ubuntu, which AgentBench's samples count and add users to.
+# The accounts of a fresh Debian or Ubuntu, which AgentBench's samples count and add users to. Its
+# logs, which they count too, are made below.
 USERS = (
     "daemon:1 bin:2 sys:3 games:5 man:6 lp:7 mail:8 news:9 uucp:10 proxy:13 www-data:33 backup:34 "
     "list:38 irc:39 nobody:65534"
