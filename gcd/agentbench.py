@@ -14,8 +14,8 @@ from typing import Self, cast
 from gcd.agentbench_api import Index, Mind2WebMetrics, Output, RefusedError, Server
 from gcd.core.errors import UserError
 from gcd.core.interfaces import Task
-from gcd.core.params import ServerSettings, TaskSettings
 from gcd.core.records import Conversation, Record, read_records
+from gcd.core.settings import ServerSettings, TaskSettings
 from gcd.history_window import is_whole, without_prompt
 
 CONTEXT_LIMIT = "agent context limit"

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from gcd.core.decoding import Sampling
 from gcd.core.interfaces import Reply, Task
 from gcd.core.language_model import LanguageModel
-from gcd.core.params import MakePseudoConversationsSettings, SynthesisSettings
 from gcd.core.records import Conversation, Message, PairedOutput, PseudoConversation
+from gcd.core.settings import MakePseudoConversationsSettings, SynthesisSettings
 from gcd.synthesis import ENVIRONMENT_REQUEST, Synthesis
 
 

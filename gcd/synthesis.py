@@ -17,11 +17,6 @@ from gcd.core.decoding import Sampling
 from gcd.core.errors import UserError
 from gcd.core.interfaces import Task
 from gcd.core.language_model import LanguageModel
-from gcd.core.params import (
-    MakePseudoInputsSettings,
-    MakeReasonsSettings,
-    SynthesisSettings,
-)
 from gcd.core.records import (
     Conversation,
     Message,
@@ -32,6 +27,7 @@ from gcd.core.records import (
     write_records,
     write_text,
 )
+from gcd.core.settings import MakePseudoInputsSettings, MakeReasonsSettings, SynthesisSettings
 
 INPUTS_REQUEST = """\
 Below is the prompt of {agent}. People bring it {problem}.

@@ -30,8 +30,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gcd.core.errors import UserError
-from gcd.core.params import TrainSettings
 from gcd.core.records import write_bytes, write_text
+from gcd.core.settings import TrainSettings
 from gcd.losses import Batch, Example, pack
 
 

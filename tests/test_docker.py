@@ -208,7 +208,7 @@ def test_an_episode_in_a_container(docker):
     params = YAML(typ="safe").load(Path(__file__).parents[1] / "params.yaml")
     raw = params["tasks"]["os_interaction"] | {"backend": "docker"}
     settings = os_interaction.Settings.model_validate(raw)
-    sample = os_interaction.OsSample(index="x", source=source)
+    sample = os_interaction.OsSample(index="x", groups={}, source=source)
     with os_interaction.start(sample, settings) as played:
         assert played.details == {"backend": "docker", "sandbox": "docker"}
         ask = "Act: bash\n\n```bash\nwc -l < /tmp/gcd-test-lines; echo $word\n```"
@@ -223,7 +223,7 @@ def test_a_sample_may_name_its_image(docker):
     settings = os_interaction.Settings.model_validate(raw)
     source = {"description": "x", "create": {"image": "local-os/packages"}, "labels": ["a", "b"]}
     with pytest.raises(UserError, match="no image local-os/packages"):
-        os_interaction.start(os_interaction.OsSample(index="x", source=source), settings)
+        os_interaction.start(os_interaction.OsSample(index="x", groups={}, source=source), settings)
 
 
 # What cannot work.

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from gcd.core.language_model import LanguageModel
-from gcd.core.params import ModelSettings
 from gcd.core.sessions import Sessions, common_length
+from gcd.core.settings import ModelSettings
 from tests.tiny import assistant, system, user
 
 PROMPT = [system("You work in a shell, and count files."), user("apple"), assistant("birch")]

@@ -9,12 +9,6 @@ import pytest
 from gcd.core.errors import UserError
 from gcd.core.interfaces import Reply, load_task
 from gcd.core.language_model import LanguageModel
-from gcd.core.params import (
-    MakePseudoConversationsSettings,
-    MakePseudoInputsSettings,
-    MakeReasonsSettings,
-    SynthesisSettings,
-)
 from gcd.core.prompt import parse_prompt
 from gcd.core.records import (
     Conversation,
@@ -23,6 +17,12 @@ from gcd.core.records import (
     PseudoInput,
     Reason,
     read_records,
+)
+from gcd.core.settings import (
+    MakePseudoConversationsSettings,
+    MakePseudoInputsSettings,
+    MakeReasonsSettings,
+    SynthesisSettings,
 )
 from gcd.role_play import environment_prompt, make_pseudo_conversations, swap_roles
 from gcd.synthesis import Synthesis, make_paired_outputs, make_pseudo_inputs, make_reasons

@@ -9,7 +9,7 @@ import torch
 from peft import PeftModel
 
 from gcd.core.errors import UserError
-from gcd.core.params import LoraSettings, TrainSettings
+from gcd.core.settings import LoraSettings, TrainSettings
 from gcd.losses import Example, token_loss_sum
 from gcd.training import Term, Trainer, attach_lora, learning_rate, micro_batches, train
 from tests.tiny import make_model
@@ -187,7 +187,7 @@ def test_no_examples_is_an_error(tokenizer, tmp_path):
 def test_four_bit_base_trains_and_reloads(tokenizer, tmp_path):
     """QLoRA on the CPU: NF4 base, LoRA on top, the same logits after reloading both."""
     from gcd.core import language_model
-    from gcd.core.params import ModelSettings
+    from gcd.core.settings import ModelSettings
     from tests.tiny import save
 
     save(make_model(tokenizer), tokenizer, tmp_path / "base")

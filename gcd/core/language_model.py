@@ -22,9 +22,9 @@ from gcd.core.decoding import Sampling, decode, make_chooser
 from gcd.core.errors import UserError
 from gcd.core.interfaces import Reply
 from gcd.core.journal import Journal
-from gcd.core.params import ModelSettings
 from gcd.core.records import Conversation, Message
 from gcd.core.sessions import Layers, Sessions
+from gcd.core.settings import ModelSettings
 from gcd.core.shared_prefix import Prefix, attach_prefix, compute_prefix, detach_prefix
 from gcd.core.timings import loading
 

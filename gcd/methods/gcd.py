@@ -10,7 +10,8 @@ from typing import Any
 from gcd.adapters import conversation_term, fit_adapter
 from gcd.agents import load_adapted_agent
 from gcd.core.interfaces import Agent
-from gcd.core.params import Count, Params, Section, Share
+from gcd.core.params import Params
+from gcd.core.settings import Count, Section, Share
 from gcd.data import read_pseudo_data
 from gcd.examples import prompt_generation_examples
 from gcd.losses import token_loss_sum

@@ -2,11 +2,12 @@
 
 An agent gets a problem and up to `max_turns` turns: it thinks, then runs bash commands, answers or
 finishes. Protocol, parsing and judging follow src/server/tasks/os_interaction/task.py of AgentBench
-v0.2; samples are in its JSON schema. Samples are generated (`generator.py`).
+v0.2; samples are in its JSON schema. They are generated (`generator.py`) or its own (`files.py`).
 
-Where we differ: a command that runs too long is stopped, not left running (`sandbox.py`), a
-shell that has ended is replaced, and check scripts run after the agent's processes are killed, so
-that these cannot meddle with them.
+Where we differ: commands start in /root, not in / (as in AgentBench's next version; in / its
+commands that search "here" would search /proc); a command that runs too long is stopped, not left
+running (`sandbox.py`), a shell that has ended is replaced, and check scripts run after the agent's
+processes are stopped, so that these cannot meddle with them.
 """
 
 import logging
@@ -16,7 +17,6 @@ from typing import Any, Literal, Self
 
 from gcd.core.errors import UserError
 from gcd.core.interfaces import Environment, Wording
-from gcd.core.params import Count, SplitSettings, TaskSettings
 from gcd.core.records import (
     Action,
     Conversation,
@@ -26,7 +26,9 @@ from gcd.core.records import (
     read_records,
     write_records,
 )
+from gcd.core.settings import Count, SplitSettings, TaskSettings
 from gcd.tasks.os_interaction.docker import DockerMachine, DockerSettings
+from gcd.tasks.os_interaction.files import read_files
 from gcd.tasks.os_interaction.generator import generate
 from gcd.tasks.os_interaction.judging import (
     NATIVE_CHECKS,
@@ -37,6 +39,7 @@ from gcd.tasks.os_interaction.judging import (
     scripts,
 )
 from gcd.tasks.os_interaction.sandbox import Sandbox, SandboxError, SandboxSettings
+from gcd.tasks.os_interaction.sandbox_command import announce
 
 WORDING = Wording(
     problem="problems for a Linux machine",
@@ -44,23 +47,32 @@ WORDING = Wording(
     environment="the Linux operating system",
     environment_opening="The output of the OS",
 )
-SHELL_ENDED = "[the shell has ended; a new one was started in /]\n"
+SHELL_ENDED = "[the shell has ended; a new one was started in /root]\n"
 _log = logging.getLogger(__name__)
 
 
 class Settings(TaskSettings):
-    """`output_characters` is where output is cut. `backend: docker` uses the benchmark's images."""
+    """`output_characters` is where output is cut. `backend: docker` uses the benchmark's images.
+
+    `data_path` is a file of AgentBench's, or a folder of them; `scripts_path` a checkout of it, for
+    samples that name a script.
+    """
 
     backend: Literal["embedded", "docker", "agentbench"]  # type: ignore[assignment]  # one more
+    scripts_path: str | None
     output_characters: Count
     sandbox: SandboxSettings
     docker: DockerSettings
 
 
 class OsSample(Record):
-    """One sample in AgentBench's schema (`source`), with the index it got here."""
+    """One sample in AgentBench's schema (`source`).
+
+    `groups` is {"tier": …, "family": …} of a generated sample, {"family": …} of AgentBench's own.
+    """
 
     index: str
+    groups: dict[str, str]
     source: dict[str, Any]
 
     @property
@@ -69,29 +81,63 @@ class OsSample(Record):
         return str(self.source["description"])
 
     @property
-    def groups(self) -> dict[str, str]:
-        """Tier and family, which generated samples carry as labels."""
-        return dict(zip(("tier", "family"), self.source["labels"], strict=True))
-
-    @property
     def evaluation(self) -> dict[str, Any]:
         """`match`, or `check` and `example`."""
         return dict(self.source["evaluation"])
 
 
 def write_samples(settings: Settings, out: Path) -> list[SkippedSample]:
-    """Write demonstrations.jsonl, development.jsonl and test.jsonl, without a common sample."""
-    seen: set[str] = set()
-    for name in ("test", "development", "demonstrations"):
+    """Write demonstrations.jsonl, development.jsonl and test.jsonl, without a common sample.
+
+    Raises:
+        UserError: `data_path` holds no sample that can be played, or no sandbox works here.
+    """
+    if settings.backend == "embedded":
+        announce(settings.sandbox.disk_bytes, settings.sandbox.user_id)
+    skipped: list[SkippedSample] = []
+    if settings.data == "files":
+        test, skipped = _benchmark_samples(settings)
+    else:
+        test = _generated_samples("test", settings.test, set())
+    seen = {sample.problem for sample in test}
+    write_records(out / "test.jsonl", test)
+    for name in ("development", "demonstrations"):
         split: SplitSettings = getattr(settings, name)
-        sources = generate(f"{split.seed}/{name}", split.count, seen)
-        seen |= {source["description"] for source in sources}
-        samples = [
-            OsSample(index=f"{name}-{number:03d}", source=source)
-            for number, source in enumerate(sources)
-        ]
+        samples = _generated_samples(name, split, seen)
+        seen |= {sample.problem for sample in samples}
         write_records(out / f"{name}.jsonl", samples)
-    return []
+    return skipped
+
+
+def _generated_samples(name: str, split: SplitSettings, seen: set[str]) -> list[OsSample]:
+    return [
+        OsSample(
+            index=f"{name}-{number:03d}",
+            groups=dict(zip(("tier", "family"), source["labels"], strict=True)),
+            source=source,
+        )
+        for number, source in enumerate(generate(f"{split.seed}/{name}", split.count, seen))
+    ]
+
+
+def _benchmark_samples(settings: Settings) -> tuple[list[OsSample], list[SkippedSample]]:
+    """The first `test.count` of AgentBench's samples that can be played, and all that cannot."""
+    if settings.data_path is None:
+        raise UserError("params.yaml: `tasks.os_interaction.data: files` needs `data_path`.")
+    scripts_path = None if settings.scripts_path is None else Path(settings.scripts_path)
+    found, skipped = read_files(
+        Path(settings.data_path), scripts_path, in_sandbox=settings.backend == "embedded"
+    )
+    if not found:
+        raise UserError(
+            f"{settings.data_path}: none of the {len(skipped)} samples can be played; the first: "
+            f"{skipped[0].reason if skipped else 'there is none'}."
+        )
+    samples = [
+        OsSample(index=one.name, groups={"family": one.family}, source=one.source)
+        for one in found[: settings.test.count]
+    ]
+    return samples, skipped
 
 
 def read_samples(path: Path) -> list[OsSample]:
@@ -249,9 +295,10 @@ class OsEnvironment:
         for check in checks if isinstance(checks, list) else [checks]:
             script = scripts(evaluation["example"] if check is None else check)[0]
             name = Path(script.file or "").stem
-            if name in NATIVE_CHECKS:
+            if script.code is None and name in NATIVE_CHECKS:
                 if len(given) < 2 or not native_check(name, given[0], given[1]):
                     return False
+                given.append("")  # they print nothing
                 continue
             code, text = self._run_script(script, given)
             if code != 0:

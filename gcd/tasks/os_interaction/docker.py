@@ -20,8 +20,9 @@ from functools import cache
 from typing import IO, Self
 
 from gcd.core.errors import UserError
-from gcd.core.params import Count, Positive, Section
-from gcd.tasks.os_interaction.sandbox import Output, SandboxError, SandboxSettings, _clean
+from gcd.core.settings import Count, Positive, Section
+from gcd.tasks.os_interaction.sandbox import Output, SandboxError, SandboxSettings
+from gcd.tasks.os_interaction.sandbox_text import clean
 
 _log = logging.getLogger(__name__)
 _TICKS = 100  # a second, in /proc/<pid>/stat, on every Linux
@@ -139,7 +140,7 @@ class DockerMachine:
             ["timeout", "-s", "KILL", f"{seconds:.1f}", *program], seconds + 5
         )
         timed_out = status in (None, 137)
-        return Output(_clean(printed), None if timed_out else status, timed_out)
+        return Output(clean(printed), None if timed_out else status, timed_out)
 
     def run(self, command: str) -> Output:
         """Run a command in the agent's persistent shell: see `Sandbox.run`."""
@@ -167,7 +168,7 @@ class DockerMachine:
         self._last_code = 0 if ending == "ended" else int(ending)
         self._ended = time.monotonic()
         exit_code = None if timed_out or ending == "ended" else self._last_code
-        return Output(_clean(printed[: self._limits.output_bytes]), exit_code, timed_out)
+        return Output(clean(printed[: self._limits.output_bytes]), exit_code, timed_out)
 
     def stop_agent(self) -> None:
         """Kill all processes, the agent's shell too: only `run_script` works from here on."""
@@ -229,7 +230,7 @@ class DockerMachine:
         printed, told = self._collect(mark, self._seconds(self._limits.script_seconds))
         if told in ("", "ended"):
             self._close_shell()
-            raise SandboxError(f"no shell in the container: {_clean(printed)[:200]!r}")
+            raise SandboxError(f"no shell in the container: {clean(printed)[:200]!r}")
         self._shell, _, uptime = told.partition(",")
         self._boot_offset = float(uptime) - time.monotonic()
         self._last_code = 0

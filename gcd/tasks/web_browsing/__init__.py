@@ -16,7 +16,6 @@ from typing import Self
 
 from gcd.core.errors import UserError
 from gcd.core.interfaces import Environment, Wording
-from gcd.core.params import Share, TaskSettings
 from gcd.core.records import (
     Action,
     Conversation,
@@ -25,6 +24,7 @@ from gcd.core.records import (
     read_records,
     write_records,
 )
+from gcd.core.settings import Share, TaskSettings
 from gcd.tasks.web_browsing.generator import generate
 from gcd.tasks.web_browsing.one_line import expand, is_one_line
 from gcd.tasks.web_browsing.page import parse_page, view_page

@@ -17,7 +17,6 @@ from typing import Self
 
 from gcd.core.errors import UserError
 from gcd.core.interfaces import Environment, Wording
-from gcd.core.params import Count, SplitSettings, TaskSettings
 from gcd.core.records import (
     Action,
     Conversation,
@@ -27,6 +26,7 @@ from gcd.core.records import (
     read_records,
     write_records,
 )
+from gcd.core.settings import Count, SplitSettings, TaskSettings
 from gcd.tasks.web_shopping import stores
 from gcd.tasks.web_shopping.choosing import choose, tier
 from gcd.tasks.web_shopping.goals import Goal, human_goals, shuffled, synthetic_goals
