@@ -324,7 +324,7 @@ class Script:
         return [text if text is None else Reply(text, 1, 1, True) for text in texts]
 
 
-def test_episodes_are_recorded_as_of_any_other_environment():
+def test_episodes_are_recorded_as_of_any_other_environment(tmp_path):
     def session(number: int, **agent: str) -> dict[str, Any]:
         return {"session_id": number, "agent_response": agent}
 
@@ -344,18 +344,18 @@ def test_episodes_are_recorded_as_of_any_other_environment():
         task: Any = SimpleNamespace(parse_action=lambda reply: Action(kind="say", content=reply))
         samples = [ServerSample(key=key, task="os-std") for key in (1, 2)]
         agent: Any = Script(count="ls", see="3", long=None)
-        episodes, states = play(
+        played = play(
             agent, served(task), task_settings(replay.address), samples,
-            task_name="os_interaction", row="gcd", live=2,
+            task_name="os_interaction", row="gcd", live=2, work=tmp_path,
         )  # fmt: skip
         assert replay.exchanges == []
-    done, unread = episodes
+    done, unread = (one.episode for one in played)
     assert (done.index, done.status, done.score) == ("1", "completed", 1.0)
     assert [turn.observation for turn in done.turns] == ["see", None]
     assert [turn.continues for turn in done.turns] == [False, True]
     assert done.details["backend"] == "agentbench"
     assert (unread.status, unread.score, unread.turns) == ("agent context limit", 0.0, [])
-    assert [[m.content for m in state.messages] for state in states] == [
+    assert [[m.content for m in messages] for messages in played[0].read] == [
         ["count"],
         ["count", "ls", "see"],
     ]

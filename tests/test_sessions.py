@@ -1,5 +1,7 @@
 """A conversation's second turn reads only what is new, and replies as if it had read it all."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -27,15 +29,16 @@ def counted(model):
     del model.forward
 
 
-def play(model, tokenizer, prompt, sessions, settings=SETTINGS):
+def play(model: Any, tokenizer: Any, prompt: Any, sessions: Any, settings: Any = SETTINGS) -> Any:
     """Three turns of four conversations of different lengths, the last of which ends early."""
     agent = LanguageModel(model, tokenizer, settings, None)
     conversations = [[user("cedar " * n)] for n in (9, 1, 4, 2)]
-    texts = []
+    texts: list[Any] = []
     for turn in range(3):
-        replies = agent.generate(
+        replies: Any = agent.generate(
             prompt, conversations, max_new_tokens=12, progress="test", sessions=sessions
         )
+        assert None not in replies
         texts.append([(reply.text, reply.context_tokens) for reply in replies])
         conversations = [
             [*conversation, assistant(reply.text or "fern"), user(f"grape {turn} " * (place + 1))]
@@ -64,7 +67,7 @@ def test_only_what_is_new_is_read(counted, tokenizer):
 
 def test_the_last_token_is_always_read():
     """Its logits open the reply, even where everything is held."""
-    sessions = Sessions()
+    sessions: Any = Sessions()
     pair = (torch.arange(8.0).reshape(1, 4, 2), torch.zeros(1, 4, 2))
     sessions.hold([5, 6, 7, 8], 2, [pair])
     assert sessions.find([5, 6, 7, 8]) is None  # of this call, not of the last

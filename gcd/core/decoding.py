@@ -148,7 +148,9 @@ def decode(
     running = set(rows)
 
     def release(places: list[int]) -> None:
-        for place in places if keep else []:
+        if keep is None:
+            return
+        for place in places:
             row = rows[place]
             # A finished row that is still in the batch goes on reading: those keys are no use.
             columns = mask[place].nonzero()[: read[row] + len(made[row]) - 1, 0]
