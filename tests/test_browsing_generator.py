@@ -15,7 +15,7 @@ from gcd.core.errors import UserError
 from gcd.core.settings import SplitSettings
 from gcd.tasks import web_browsing
 from gcd.tasks.web_browsing import BrowsingEnvironment
-from gcd.tasks.web_browsing.generator import STEPS, draw_task, generate
+from gcd.tasks.web_browsing.generator import NEAR, STEPS, draw_task, generate
 from gcd.tasks.web_browsing.page import LONG_WORD, node_ids, parse_page
 from gcd.tasks.web_browsing.records import BrowsingSample, RecordedTask
 from gcd.tasks.web_browsing.templates import TEMPLATES
@@ -145,7 +145,9 @@ def test_records_are_in_mind2webs_schema(name: str, tier: str):
             assert not positives & negatives
             assert positives | negatives <= node_ids(page)
             step_ranks = ranks[f"{task.annotation_id}_{action.action_uid}"]
-            assert sorted(step_ranks.values()) == list(range(len(positives | negatives)))
+            near, others = NEAR[tier], len(positives | negatives) - NEAR[tier]
+            expected = [*range(near), *range(10, 10 + others)]
+            assert sorted(step_ranks.values()) == expected
             assert step_ranks.keys() == positives | negatives
             assert (action.operation.value == "") == (action.operation.op == "CLICK")
             lost += any(step_ranks[node_id] >= 10 for node_id in positives)

@@ -20,6 +20,7 @@ from gcd.tasks.web_browsing.markup import (
 )
 from gcd.tasks.web_browsing.one_line import write_one_line
 from gcd.tasks.web_browsing.records import (
+    TOP_RANKS,
     BrowsingSample,
     RecordedTask,
     Step,
@@ -34,6 +35,8 @@ from gcd.tasks.web_browsing.templates import (
 
 # Actions of a task, the last of which presses the form's button.
 STEPS = {"easy": (3, 3), "hard": (4, 7)}
+# Candidates among the ten best ranked: a question shows five, so an easy step is one question.
+NEAR = {"easy": 5, "hard": TOP_RANKS}
 SHOWN_ELEMENTS = 4  # in the one-line form of a problem
 # After 1,000 draws without a new task nearly all tasks of a template are taken.
 DRAWS = 1000
@@ -129,10 +132,10 @@ def draw_task(
         others = {field.label for field, _ in choices if field != choice[0]}
         hidden = others if tier == "easy" else set()
         page = write_page(rng, template, hidden, choice[0])
-        positives, ranked = rank_candidates(rng, page, rank_noise)
+        positives, ranked = rank_candidates(rng, page, rank_noise, NEAR[tier])
         uid = hashlib.sha256(f"{annotation}/{place}".encode()).hexdigest()[:16]
-        actions.append(_action(uid, choice, page, positives, ranked))
-        ranks[f"{annotation}_{uid}"] = {node_id: rank for rank, node_id in enumerate(ranked)}
+        actions.append(_action(uid, choice, page, positives, list(ranked)))
+        ranks[f"{annotation}_{uid}"] = ranked
         pages.append(page)
     record = {
         "annotation_id": annotation,

@@ -61,12 +61,13 @@ def write_page(rng: random.Random, template: Template, hidden: set[str], target:
 
 
 def rank_candidates(
-    rng: random.Random, page: Page, rank_noise: float
-) -> tuple[list[str], list[str]]:
-    """The positives, and all candidates from the best ranked to the worst.
+    rng: random.Random, page: Page, rank_noise: float, near: int
+) -> tuple[list[str], dict[str, int]]:
+    """The positives, and the rank of every candidate, 0 for the best.
 
-    The right element is among the first ten, as a step without it cannot be won. What encloses
-    one element is ranked last. What encloses the right one is a candidate only as a positive.
+    `near` candidates are among the first ten, which the agent is asked about; with fewer than ten
+    the next rank is 10. The right element is one of them, as a step without it cannot be won. What
+    encloses one element is ranked last. What encloses the right one is a candidate only as a positive.
     """
     form_kinds = ("input", "select", "checkbox")
     order = {
@@ -77,14 +78,17 @@ def rank_candidates(
     ranked = sorted(order, key=order.__getitem__)
     enclosing = [node_id for node_id in page.wrappers if node_id not in page.around]
     ranked += rng.sample(enclosing, len(enclosing))
-    place = rng.randint(1, TOP_RANKS - 1) if rng.random() < rank_noise else 0
+    place = rng.randint(1, near - 1) if rng.random() < rank_noise else 0
     ranked.insert(place, page.target)
     positives = [page.target]
     inner, outer = page.around
-    if rng.random() < SECOND_POSITIVE_SHARE and place < TOP_RANKS - 1:
-        ranked.insert(rng.randint(place + 1, TOP_RANKS - 1), inner)
+    if rng.random() < SECOND_POSITIVE_SHARE and place < near - 1:
+        ranked.insert(rng.randint(place + 1, near - 1), inner)
         positives.append(inner)
     if rng.random() < LOST_POSITIVE_SHARE:
-        ranked.insert(rng.randint(TOP_RANKS, len(ranked)), outer)
+        ranked.insert(rng.randint(near, len(ranked)), outer)
         positives.append(outer)
-    return positives, ranked
+    gap = TOP_RANKS - near
+    return positives, {
+        node_id: rank if rank < near else rank + gap for rank, node_id in enumerate(ranked)
+    }
