@@ -44,12 +44,11 @@ class HubSource:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What `fetch` brings for a task. `params` are set to use it; `sha256` is by fetched file."""
+    """What `fetch` brings for a task; `sha256` is by fetched file."""
 
     name: str
     licence: str
     source: GitSource | HubSource
-    params: dict[str, str]
     sha256: dict[str, str] = field(default_factory=dict)
 
 
@@ -77,7 +76,6 @@ BENCHMARKS = {
                 "data/os_interaction/res/dockerfiles": "dockerfiles",
             },
         ),
-        params={"data_path": "std", "scripts_path": "scripts"},
         sha256={
             "dev.json": "c5554248e6c1cb606e27d2f81025b751a490c9a5ccd37aabf4c86879a52e9274",
             "std/1/stock.json": "e52d47b06201d9cad170f446429cc384541a5344fbed1cf478d99cd357508040",
@@ -95,7 +93,6 @@ BENCHMARKS = {
             password=b"mind2web",
             unpack="test_website",
         ),
-        params={"data_path": ""},
         sha256={
             "scores_all_data.pkl": (
                 "884c97cd9ae0544485d21ea39e0d46422aee0291969a7324e56df3a84466dbd7"
@@ -116,7 +113,6 @@ BENCHMARKS = {
                 f"{_WEBSHOP_DATA}/items_human_ins.json": "items_human_ins.json",
             },
         ),
-        params={"data_path": ""},
         sha256={
             "items_ins_v2_1000.json": (
                 "f88a36314a397b53b3d9c3fa5878e5f7b26d35019a51ec83fbedeca61a948f6f"
@@ -127,7 +123,7 @@ BENCHMARKS = {
 
 
 def fetch(task: str, benchmark: Benchmark) -> None:
-    """Fill data/raw/<task>/, whole or not at all; says the licence before, the params after.
+    """Fill data/raw/<task>/, whole or not at all; says the licence before, the param after.
 
     Raises:
         UserError: no network, no such revision or file, or a checksum differs.
@@ -149,11 +145,7 @@ def fetch(task: str, benchmark: Benchmark) -> None:
             new.replace(out)
         finally:
             shutil.rmtree(new, ignore_errors=True)
-    values = {"data": "files"} | {
-        name: (out / path).as_posix() for name, path in benchmark.params.items()
-    }
-    settings = " ".join(f"-S tasks.{task}.{name}={value}" for name, value in values.items())
-    logging.info("To use it: dvc exp run %s", settings)
+    logging.info("To use it: dvc exp run -S tasks.%s.data=files", task)
 
 
 def _require_checksum(path: Path, expected: str) -> None:

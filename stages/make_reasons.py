@@ -7,7 +7,7 @@ from gcd.core.language_model import BASE, load_language_model
 from gcd.core.params import read_params
 from gcd.core.records import PairedOutput, read_records
 from gcd.core.stage import run, work_folder
-from gcd.data import pseudo_folder, read_prompt, task_folder
+from gcd.data import prompt_file, pseudo_folder, read_prompt
 from gcd.synthesis import make_reasons
 
 
@@ -17,7 +17,7 @@ def main(task: str) -> None:
     out = pseudo_folder(task)
     pairs = out / "paired_outputs.jsonl"
     cell = f"make_reasons-{task}"
-    with work_folder(cell, params, [BASE / "model.json", task_folder(task), pairs]) as work:
+    with work_folder(cell, params, [BASE / "model.json", prompt_file(task), pairs]) as work:
         model = load_language_model(params.model, work)
         prompt = read_prompt(task)[0]
         asked = read_records(pairs, PairedOutput)[: params.synthesis.reasons]

@@ -12,9 +12,9 @@ from gcd.core.errors import UserError
 from gcd.core.interfaces import load_task
 from gcd.core.params import read_params
 from gcd.core.prompt import format_prompt, parse_prompt, read_prompt_text
-from gcd.core.records import write_records, write_text
+from gcd.core.records import PseudoInput, write_records, write_text
 from gcd.core.stage import run
-from gcd.data import task_folder
+from gcd.data import problems_file, prompt_file, task_folder
 
 
 def main(task: str) -> None:
@@ -33,9 +33,13 @@ def main(task: str) -> None:
         source = Path("data/prompts", f"{settings.prompt}.md")
         text = read_prompt_text(source)
         parse_prompt(text, str(source))
-    write_text(out / "prompt.md", text + "\n")
-    skipped = load_task(task).write_samples(settings, out)
+    write_text(prompt_file(task), text + "\n")
+    module = load_task(task)
+    skipped = module.write_samples(settings, out)
     write_records(out / "skipped.jsonl", skipped)
+    shown = module.read_samples(out / "demonstrations.jsonl")
+    problems = [PseudoInput(index=n, text=sample.problem) for n, sample in enumerate(shown)]
+    write_records(problems_file(task), problems)
     if served:
         write_records(out / "test.jsonl", samples)
 

@@ -209,7 +209,7 @@ def test_real_files_become_the_test_samples(tmp_path: Path):
         assert "Task: Buy a lamp\nPrevious actions:\nNone\n" in environment.messages[0].content
 
 
-def test_real_files_need_both_paths(tmp_path: Path):
+def test_missing_ranks_and_steps_that_cannot_be_played(tmp_path: Path):
     with pytest.raises(UserError, match="`ranks_path`"):
         web_browsing.write_samples(SETTINGS.model_copy(update={"data": "files"}), tmp_path)
     named = {"data": "files", "data_path": str(write(tmp_path / "data", task()))}

@@ -58,7 +58,6 @@ def benchmark(source: GitSource | HubSource, **sha256: str) -> Benchmark:
         name="A benchmark",
         licence="A licence",
         source=source,
-        params={"data_path": "std"},
         sha256={name.replace("__", "/") + ".json": value for name, value in sha256.items()},
     )
 
@@ -81,9 +80,7 @@ def test_folders_of_a_commit(repository, caplog):
     assert fetched() == ["LICENSE", "std/deep/two.json", "std/one.json"]
     assert Path("data/raw/x/std/one.json").read_bytes() == CONTENT.encode()
     assert "Licence: A licence" in caplog.messages[0]
-    assert caplog.messages[-1] == (
-        "To use it: dvc exp run -S tasks.x.data=files -S tasks.x.data_path=data/raw/x/std"
-    )
+    assert caplog.messages[-1] == ("To use it: dvc exp run -S tasks.x.data=files")
 
 
 def test_what_is_there_is_not_fetched_again(repository, caplog):
@@ -162,7 +159,7 @@ def hub(
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     source = HubSource("a/b", "r", ["scores.pkl"], "test.zip", b"mind2web", "test_website")
     sums = {name: digest(content) for name, content in files.items()}
-    return Benchmark("A benchmark", "A licence", source, {"data_path": ""}, sums)
+    return Benchmark("A benchmark", "A licence", source, sums)
 
 
 @pytest.mark.parametrize("password", [None, "mind2web"])

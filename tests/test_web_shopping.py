@@ -340,17 +340,15 @@ def test_real_files_give_the_test_samples_only(folder: Path, tmp_path: Path, peo
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (None, "`data_path` is null"),
         ([], "found none"),
         (["items_shuffle.json", "items_shuffle_1000.json"], "expected one file"),
     ],
 )
-def test_unclear_data_is_an_error(tmp_path: Path, names: list[str] | None, message: str) -> None:
+def test_unclear_data_is_an_error(tmp_path: Path, names: list[str], message: str) -> None:
     data = tmp_path / "data"
     data.mkdir()
-    for name in names or []:
+    for name in names:
         (data / name).write_text(json.dumps([LAMP]))
-    path = None if names is None else str(data)
-    settings = SETTINGS.model_copy(update={"data": "files", "data_path": path})
+    settings = SETTINGS.model_copy(update={"data": "files", "data_path": str(data)})
     with pytest.raises(UserError, match=message):
         web_shopping.write_samples(settings, tmp_path / "out")

@@ -204,7 +204,7 @@ class TaskSettings(Section):
     prompt: str
     max_turns: Count
     data: Literal["generated", "files"]
-    data_path: str | None
+    data_path: str
     backend: Literal["embedded", "agentbench"]
     server: ServerSettings
     demonstrations: SplitSettings

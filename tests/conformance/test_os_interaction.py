@@ -47,7 +47,7 @@ def test_os_action_parsing(realdata: RealData, tally: Tally) -> None:
 def read(path: Path) -> tuple[list[OsSample], list[SkippedSample]]:
     """The samples of a file or folder, with scripts out of `GCD_AGENTBENCH` if it is set."""
     checkout = os.environ.get("GCD_AGENTBENCH")
-    found, skipped = read_files(path, Path(checkout) if checkout else None, in_sandbox=True)
+    found, skipped = read_files(path, Path(checkout or "none"), in_sandbox=True)
     samples = [OsSample(index=one.name, groups={}, source=one.source) for one in found]
     return samples, skipped
 

@@ -54,12 +54,12 @@ _log = logging.getLogger(__name__)
 class Settings(TaskSettings):
     """`output_characters` is where output is cut. `backend: docker` uses the benchmark's images.
 
-    `data_path` is a file of AgentBench's, or a folder of them; `scripts_path` a checkout of it, for
-    samples that name a script.
+    `data_path` is a file of AgentBench's, or a folder of them; `scripts_path` a checkout of it.
+    Where that folder is missing, samples that name a script are skipped.
     """
 
     backend: Literal["embedded", "docker", "agentbench"]  # type: ignore[assignment]  # one more
-    scripts_path: str | None
+    scripts_path: str
     output_characters: Count
     sandbox: SandboxSettings
     docker: DockerSettings
@@ -122,9 +122,7 @@ def _generated_samples(name: str, split: SplitSettings, seen: set[str]) -> list[
 
 def _benchmark_samples(settings: Settings) -> tuple[list[OsSample], list[SkippedSample]]:
     """The first `test.count` of AgentBench's samples that can be played, and all that cannot."""
-    if settings.data_path is None:
-        raise UserError("params.yaml: `tasks.os_interaction.data: files` needs `data_path`.")
-    scripts_path = None if settings.scripts_path is None else Path(settings.scripts_path)
+    scripts_path = Path(settings.scripts_path)
     found, skipped = read_files(
         Path(settings.data_path), scripts_path, in_sandbox=settings.backend == "embedded"
     )

@@ -32,7 +32,7 @@ class UnplayableError(Exception):
 
 
 def read_files(
-    data_path: Path, scripts_path: Path | None, *, in_sandbox: bool
+    data_path: Path, scripts_path: Path, *, in_sandbox: bool
 ) -> tuple[list[Found], list[SkippedSample]]:
     """All samples of a file, or of all *.json files below a folder in the order of their paths.
 
@@ -48,7 +48,7 @@ def read_files(
     files = sorted(data_path.rglob("*.json")) if data_path.is_dir() else [data_path]
     if not files:
         raise UserError(f"{data_path}: expected AgentBench's OS samples; there is no *.json below.")
-    folder = None if scripts_path is None else _scripts_folder(scripts_path)
+    folder = _scripts_folder(scripts_path)
     found: list[Found] = []
     skipped: list[SkippedSample] = []
     for file in files:
@@ -92,12 +92,11 @@ def _read_json(file: Path) -> list[Any]:
     return content if isinstance(content, list) else [content]
 
 
-def _scripts_folder(path: Path) -> Path:
+def _scripts_folder(path: Path) -> Path | None:
+    """The scripts in a checkout of AgentBench, or `path` itself; None if it does not exist."""
     inside = path / "data/os_interaction/scripts"
     folder = inside if inside.is_dir() else path
-    if not folder.is_dir():
-        raise UserError(f"{path}: expected an AgentBench checkout or its scripts; no such folder.")
-    return folder
+    return folder if folder.is_dir() else None
 
 
 def _script(raw: Any) -> Script:

@@ -57,7 +57,7 @@ class Settings(TaskSettings):
     `ranks_path`: the ranks of the real files' elements (`ranks.py`), needed with `data: files`."""
 
     rank_noise: Share
-    ranks_path: str | None
+    ranks_path: str
 
 
 def write_samples(settings: Settings, out: Path) -> list[SkippedSample]:
@@ -76,11 +76,6 @@ def write_samples(settings: Settings, out: Path) -> list[SkippedSample]:
 
 def _read_files(settings: Settings) -> tuple[list[BrowsingSample], list[SkippedSample]]:
     """The first `test.count` steps of the real files, as far as they can be played."""
-    if settings.data_path is None or settings.ranks_path is None:
-        raise UserError(
-            "tasks.web_browsing: `data: files` needs `data_path`, a folder with Mind2Web's *.json, "
-            "and `ranks_path`, its candidates' ranks; one of them is null."
-        )
     ranks = read_ranks(Path(settings.ranks_path))
     steps = list(islice(read_steps(Path(settings.data_path), ranks), settings.test.count))
     skipped = [step for step in steps if isinstance(step, SkippedSample)]

@@ -67,7 +67,8 @@ def rank_candidates(
 
     `near` candidates are among the first ten, which the agent is asked about; with fewer than ten
     the next rank is 10. The right element is one of them, as a step without it cannot be won. What
-    encloses one element is ranked last. What encloses the right one is a candidate only as a positive.
+    encloses one element is ranked last; what encloses the right one is a candidate only as a
+    positive.
     """
     form_kinds = ("input", "select", "checkbox")
     order = {

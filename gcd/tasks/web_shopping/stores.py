@@ -59,17 +59,12 @@ def write_generated(folder: Path, seed: str, count: int, price_seed: str) -> Sho
     return _write_store(store_path(folder, GENERATED), stored, price_seed)
 
 
-def write_real(folder: Path, data_path: str | None, price_seed: str) -> Shop:
+def write_real(folder: Path, data_path: str, price_seed: str) -> Shop:
     """Find WebShop's files in `data_path` and its subfolders, pin them in `folder`, open them.
 
     Raises:
-        UserError: no folder is given, or no products are in it, or it is not clear which.
+        UserError: no products are in it, or it is not clear which.
     """
-    if data_path is None:
-        raise UserError(
-            "params.yaml: `tasks.web_shopping.data` is files, but `data_path` is null; set it to "
-            "the folder with WebShop's items_shuffle*.json."
-        )
     source = Path(data_path).resolve()
     found = [path for pattern in PRODUCT_FILES if (path := _find(source, pattern))]
     if not found:
