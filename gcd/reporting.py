@@ -19,6 +19,9 @@ from gcd.transcripts import escape, render_samples
 
 LOSS_COLUMNS = {"step", "epoch", "loss", "learning_rate", "tokens"}  # the others are loss terms
 RELATIVE = "relative_to_full_prompt"
+LEFT_OUT_NOTE = (
+    "Samples that cannot be played here are in no denominator. An episode that broke counts as 0."
+)
 DATA_NOTE = (
     "Rejected counts generations. A conversation keeps what came before a rejected turn, so that "
     "kept and rejected ones may add up to more than were begun."
@@ -236,14 +239,24 @@ def render_task(results: TaskResults, shown: str) -> str:
     )
 
 
+def render_left_out(left_out: pd.DataFrame) -> str:
+    """The table of `tables.left_out_table`, or a sentence where it is empty."""
+    if left_out.empty:
+        return "Every sample was played, and none broke."
+    return "\n\n".join([tables.markdown(left_out), paragraph(LEFT_OUT_NOTE)])
+
+
 def write_report(
     results: list[TaskResults],
     data: pd.DataFrame,
+    left_out: pd.DataFrame,
     model: ModelRecord,
     confidence: float,
     folder: Path,
 ) -> None:
-    """Write `folder`/report.md, tables/ and figures/; `data` is `tables.data_table`'s.
+    """Write `folder`/report.md, tables/ and figures/.
+
+    `data` and `left_out` are `tables.data_table`'s and `tables.left_out_table`'s.
 
     A table is there twice: tidy numbers in a .csv, and as the report shows it in a .md.
     """
@@ -275,6 +288,7 @@ def write_report(
         parts += ["## Generated data", tables.markdown(data), paragraph(DATA_NOTE)]
         tables.write_csv(data, folder / "tables" / "data.csv")
         tables.write_markdown(data, folder / "tables" / "data.md")
+    parts += ["## Samples left out", render_left_out(left_out)]
     parts += [
         "## Transcripts",
         paragraph(

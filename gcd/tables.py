@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 
 from gcd.core.errors import UserError
-from gcd.core.records import write_text
+from gcd.core.records import SkippedSample, read_records, write_text
 from gcd.cost import REGIMES
-from gcd.rows import FULL_PROMPT
+from gcd.rows import FULL_PROMPT, Row
 from gcd.transcripts import escape
 
 NOTHING = "n/a"  # a metric without cases
@@ -191,6 +191,29 @@ def data_table(folder: Path) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(lines, columns=["Task", "Data", "Kept", "Rejected", "Reasons"])
+
+
+def left_out_table(folder: Path, tasks: dict[str, dict[str, Row]]) -> pd.DataFrame:
+    """What was not played, and what broke: one line a reason, with the number of samples.
+
+    Args:
+        folder: `folder`/TASK/skipped.jsonl lists the samples that `prepare` left out.
+        tasks: {task: {row: its records}}; an episode with an `error` counts 0 and is listed.
+    """
+    found: list[tuple[str, str, str, str]] = []
+    for task, rows in tasks.items():
+        for sample in read_records(folder / task / "skipped.jsonl", SkippedSample):
+            found.append((task, "not played", sample.reason, sample.index))
+        for name, row in rows.items():
+            found += [
+                (task, f"{name}: {episode.status}, scored 0", episode.error, episode.index)
+                for episode in row.episodes
+                if episode.error
+            ]
+    columns = ["Task", "What", "Reason", "Sample"]
+    frame = pd.DataFrame(found, columns=columns)
+    grouped = frame.groupby(columns[:3], sort=False)["Sample"].agg(Samples="count", First="first")
+    return grouped.reset_index()
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
