@@ -5,6 +5,8 @@ Metrics of one row of one task:
 success_rate            share of samples with score 1 (a graded score below 1 is no success).
                         "unknown" and "task error" are failures and stay in the denominator.
 success_rate_<tier>     the same over the samples whose group "tier" has that value.
+mean_score              the benchmark's own metric: success rate of OS interaction, step success
+                        rate of web browsing, reward of web shopping.
 relative_to_full_prompt mean score of the row over mean score of `full_prompt`, same samples.
 valid_action_rate       share of turns that held an action; turns of one episode go together.
 teacher_agreement       share of teacher-visited states where the row's action equals the
@@ -121,6 +123,12 @@ def relative_score(
     )
 
 
+def mean_score(episodes: list[Episode], bootstrap: Bootstrap) -> Estimate | None:
+    """Mean score of the samples."""
+    scores = np.array([episode.score for episode in episodes], dtype=np.float64)
+    return bootstrap.ratio(scores, np.ones(len(episodes)))
+
+
 def valid_action_rate(episodes: list[Episode], bootstrap: Bootstrap) -> Estimate | None:
     """Share of turns with an action; `n` counts turns, the bootstrap draws whole episodes."""
     turns = [len(episode.turns) for episode in episodes]
@@ -159,6 +167,7 @@ def score_row(row: Row, full_prompt: Row, bootstrap: Bootstrap) -> dict[str, Est
     confidence = bootstrap.confidence
     metrics = {
         "success_rate": success_rate(row.episodes, confidence),
+        "mean_score": mean_score(row.episodes, bootstrap),
         "relative_to_full_prompt": relative_score(row.episodes, full_prompt.episodes, bootstrap),
         "valid_action_rate": valid_action_rate(row.episodes, bootstrap),
         "teacher_agreement": teacher_agreement(row.state_replies, confidence),

@@ -15,6 +15,7 @@ from gcd.transcripts import escape
 NOTHING = "n/a"  # a metric without cases
 SUCCESS = "success_rate"
 METRIC_TITLES = {  # the columns after the success rates
+    "mean_score": "Mean score (%)",
     "relative_to_full_prompt": "Relative to full_prompt (%)",
     "valid_action_rate": "Valid actions (%)",
     "teacher_agreement": "Teacher agreement (%)",
@@ -120,6 +121,20 @@ def results_table(scores: Scores, rows: list[str]) -> pd.DataFrame:
             scale = 1 if metric == "mean_turns" else 100
             line[title] = interval(metrics.get(metric), scale)
         line["Samples"] = str(int(metrics[SUCCESS]["n"]))
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def summary_table(tasks: dict[str, Scores], rows: list[str]) -> pd.DataFrame:
+    """Rows x tasks: the benchmark's metric and the share of valid actions, in percent."""
+    lines = []
+    for row in rows:
+        line = {"Row": row}
+        for task, scores in tasks.items():
+            metrics = scores.get(row, {})
+            name = task.replace("_", " ")
+            line[f"{name}: score"] = interval(metrics.get("mean_score"), 100)
+            line[f"{name}: valid actions"] = interval(metrics.get("valid_action_rate"), 100)
         lines.append(line)
     return pd.DataFrame(lines)
 

@@ -10,7 +10,8 @@ from gcd.core.errors import UserError
 from gcd.core.params import read_params
 from gcd.core.stage import run
 from gcd.cost import read_model
-from gcd.reporting import TaskResults, order_rows, read_losses, write_report
+from gcd.reporting import write_report
+from gcd.results import TaskResults, order_rows, read_losses
 from gcd.rows import read_rows
 from gcd.tables import data_table, left_out_table, read_json
 

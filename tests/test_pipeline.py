@@ -38,6 +38,7 @@ LAYERS = [
     "transcripts",
     "figures",
     "tables",
+    "results",
     "reporting",
     "tasks",
     "methods",

@@ -20,14 +20,8 @@ from gcd.core.records import (
     write_records,
 )
 from gcd.cost import ModelRecord, cost_tasks
-from gcd.reporting import (
-    TaskResults,
-    loss_terms,
-    order_rows,
-    read_losses,
-    render_left_out,
-    write_report,
-)
+from gcd.reporting import render_left_out, write_report
+from gcd.results import TaskResults, loss_terms, order_rows, read_losses
 from gcd.rows import FULL_PROMPT, Row
 from gcd.scoring import Bootstrap, score_tasks
 from gcd.tables import data_table, interval, left_out_table, markdown, read_json
@@ -172,6 +166,7 @@ def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
         "tables/os_relative_costs.md",
         "tables/os_results.csv",
         "tables/os_results.md",
+        "tables/summary.md",
         *(
             f"figures/os_{name}.{kind}"
             for name in ("success", "success_against_cost", "loss")

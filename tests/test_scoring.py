@@ -184,7 +184,7 @@ def test_teacher_agreement_near_misses() -> None:
 
 def test_metrics_without_cases_are_left_out() -> None:
     row = make_row([make_episode("1", 0.0, [], status="unknown")])
-    assert set(score_row(row, row, BOOTSTRAP)) == {"success_rate"}
+    assert set(score_row(row, row, BOOTSTRAP)) == {"success_rate", "mean_score"}
 
 
 def test_tiers_share_out_the_samples() -> None:
