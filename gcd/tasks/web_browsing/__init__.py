@@ -43,8 +43,8 @@ from gcd.tasks.web_browsing.tournament import (
 
 WORDING = Wording(
     problem=(
-        "steps of tasks on web pages, each on one line: the task, the previous action or None, and "
-        "the elements of the page"
+        "steps of tasks on web pages, each on one line: the task, the previous action if there is "
+        "one, and the elements of the page"
     ),
     agent="an agent that chooses the next action on a web page",
     environment="a web page",

@@ -37,7 +37,7 @@ from gcd.tasks.web_browsing.templates import (
 STEPS = {"easy": (3, 3), "hard": (4, 7)}
 # Candidates among the ten best ranked: a question shows five, so an easy step is one question.
 NEAR = {"easy": 5, "hard": TOP_RANKS}
-SHOWN_ELEMENTS = 4  # in the one-line form of a problem
+SHOWN_ELEMENTS = 3  # in the one-line form of a problem
 # After 1,000 draws without a new task nearly all tasks of a template are taken.
 DRAWS = 1000
 TAGS = {"button": "button", "link": "a", "checkbox": "input", "input": "input", "select": "select"}

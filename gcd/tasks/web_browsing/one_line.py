@@ -1,9 +1,11 @@
-"""A step on one line, for inventing new ones: task, previous action, elements of the page.
+"""A step on one line, for inventing new ones: task, previous action if any, elements of the page.
 
-    Find a flight: type Oslo in Where from, click Search | None | input Where from; button Search
+    Find a flight: type Oslo in Where from, click Search | input Where from; button Search
+    Find a room: tick Sea view, click Search | Sea view -> CLICK | link Help; button Search
 
-Elements are separated by semicolons and begin with their kind; a select lists its options after a
-colon: `select Passengers: 1, 2, 3`.
+Elements are separated by semicolons and begin with their kind; a select may list its options after
+a colon: `select Passengers: 1, 2, 3`. A small model keeps the form loosely: what is not an element,
+or names one again, is passed over, as long as two elements are left.
 """
 
 import re
@@ -16,7 +18,6 @@ MIN_ELEMENTS = 2
 MAX_ELEMENTS = 8
 MIN_TASK_WORDS = 3
 MAX_LABEL_WORDS = 6
-MIN_OPTIONS = 2
 MAX_OPTIONS = 6
 _ELEMENT = re.compile(r"(button|link|checkbox|input|select) ([^:]+)(?:: (.+))?")
 _PREVIOUS = re.compile(r"(.+) -> (?:(CLICK)|(TYPE|SELECT): (.+))")
@@ -31,12 +32,12 @@ def write_one_line(task: str, previous_actions: list[str], elements: list[Elemen
         previous_actions: as in Mind2Web's `action_reprs`.
         elements: must hold none of `|;:,` in labels and options.
     """
-    last = previous_actions[-1].split("]  ", 1)[1] if previous_actions else "None"
+    last = [previous_actions[-1].split("]  ", 1)[1]] if previous_actions else []
     shown = [
         f"{one.kind} {one.label}" + (f": {', '.join(one.options)}" if one.options else "")
         for one in elements
     ]
-    return f"{task} | {last} | {'; '.join(shown)}"
+    return " | ".join([task, *last, "; ".join(shown)])
 
 
 def is_one_line(text: str) -> bool:
@@ -51,7 +52,7 @@ def expand(text: str) -> str:
     """
     parsed = _parse(text)
     if parsed is None:
-        raise ValueError(f"expected `task | previous action | elements`; got {text!r}")
+        raise ValueError(f"expected `task | elements`, or an action between them; got {text!r}")
     task, previous, elements = parsed
     writer = PageWriter(1)
     nodes = [writer.element(element) for element in elements]
@@ -63,28 +64,24 @@ def expand(text: str) -> str:
 def _parse(text: str) -> tuple[str, list[str], list[Element]] | None:
     """Task, previous actions and elements; None if `text` is not of the form."""
     parts = [part.strip() for part in text.split("|")]
-    if len(parts) != 3 or "\n" in text:
+    if len(parts) not in (2, 3) or "\n" in text:
         return None
-    task, last, listed = parts
-    previous = _parse_previous(last)
-    elements = [_parse_element(one.strip()) for one in listed.rstrip(". ;").split(";")]
-    known = [one for one in elements if one is not None]
-    good = (
-        len(_WORD.findall(task)) >= MIN_TASK_WORDS
-        and previous is not None
-        and len(known) == len(elements)
-        and MIN_ELEMENTS <= len(known) <= MAX_ELEMENTS
-        and len({one.label.casefold() for one in known}) == len(known)
-    )
-    return (task, previous or [], known) if good else None
+    task, listed = parts[0], parts[-1]
+    elements: dict[str, Element] = {}
+    for one in listed.rstrip(". ;").split(";"):
+        element = _parse_element(one.strip())
+        if element is not None:
+            elements.setdefault(element.label.casefold(), element)
+    if len(_WORD.findall(task)) < MIN_TASK_WORDS or len(elements) < MIN_ELEMENTS:
+        return None
+    previous = _parse_previous(parts[1]) if len(parts) == 3 else []
+    return task, previous, list(elements.values())[:MAX_ELEMENTS]
 
 
-def _parse_previous(text: str) -> list[str] | None:
-    if text == "None":
-        return []
+def _parse_previous(text: str) -> list[str]:
     match = _PREVIOUS.fullmatch(text)
     if match is None:
-        return None
+        return []
     label, click, operation, value = match.groups()
     # The form does not tell the role; these are the usual ones.
     role = {"CLICK": "button", "TYPE": "textbox", "SELECT": "combobox"}[click or operation]
@@ -96,10 +93,9 @@ def _parse_element(text: str) -> Element | None:
     if match is None:
         return None
     kind, label, listed = match.groups()
-    options = tuple(option.strip() for option in listed.split(",")) if listed else ()
-    right_options = not options
-    if kind == "select":
-        right_options = MIN_OPTIONS <= len(set(options)) == len(options) <= MAX_OPTIONS
-    words = label.split()
-    right_label = 1 <= len(words) <= MAX_LABEL_WORDS and _WORD.search(label)
-    return Element(kind, label, options) if right_label and right_options else None
+    if len(label.split()) > MAX_LABEL_WORDS or not _WORD.search(label):
+        return None
+    options = (
+        [option.strip() for option in listed.split(",")] if listed and kind == "select" else []
+    )
+    return Element(kind, label, tuple(dict.fromkeys(options))[:MAX_OPTIONS])
