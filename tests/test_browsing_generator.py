@@ -136,9 +136,125 @@ def test_records_are_in_mind2webs_schema(name: str, tier: str):
             ids = [str(node_id) for node_id in page.xpath("//@backend_node_id")]
             assert len(ids) == len(set(ids)) == len(page.xpath("//*"))
             # All text is in text elements.
-            loose = LINE.replace(
-                "button Search", "click Search; button Search; input Where to; button"
-            )
+            loose = page.xpath("//text()[not(parent::text)]")
+            assert not "".join(map(str, loose)).strip()
+            positives = {one.backend_node_id for one in action.pos_candidates}
+            negatives = {one.backend_node_id for one in action.neg_candidates}
+            assert 1 <= len(positives) <= 3
+            assert 20 <= len(negatives) <= 60
+            assert not positives & negatives
+            assert positives | negatives <= node_ids(page)
+            step_ranks = ranks[f"{task.annotation_id}_{action.action_uid}"]
+            near, others = NEAR[tier], len(positives | negatives) - NEAR[tier]
+            expected = [*range(near), *range(10, 10 + others)]
+            assert sorted(step_ranks.values()) == expected
+            assert step_ranks.keys() == positives | negatives
+            assert (action.operation.value == "") == (action.operation.op == "CLICK")
+            lost += any(step_ranks[node_id] >= 10 for node_id in positives)
+    assert lost < 30
+
+
+def test_rank_noise_is_the_share_of_steps_whose_element_is_not_first():
+    def first_share(rank_noise: float) -> float:
+        first = []
+        for number in range(60):
+            rng = random.Random(f"noise/{number}")
+            record, ranks, _ = draw_task(rng, "job_board", "hard", set(), rank_noise)
+            for action in RecordedTask.model_validate(record).actions:
+                step_ranks = ranks[f"{record['annotation_id']}_{action.action_uid}"]
+                first.append(step_ranks[action.pos_candidates[0].backend_node_id] == 0)
+        return sum(first) / len(first)
+
+    assert first_share(0.0) == 1
+    assert first_share(1.0) == 0
+    assert first_share(0.4) == pytest.approx(0.6, abs=0.1)  # about 330 steps
+
+
+def target_text(sample: BrowsingSample) -> str:
+    """The right element as XML, lower case."""
+    page = parse_page(sample.step.html)
+    (node,) = page.xpath(f'//*[@backend_node_id="{sample.step.positives[0]}"]')
+    words = [*node.attrib.values(), *node.itertext()]
+    return " ".join(map(str, words)).lower()
+
+
+def test_an_easy_page_shows_one_element_that_the_task_names():
+    for sample in drawn(120):
+        if sample.groups["tier"] == "easy":
+            template = TEMPLATES[sample.groups["template"]]
+            fields = [*template.fields, template.submit_field]
+            named = [field.label for field in fields if field.label in sample.step.task]
+            assert len(named) == 3
+            present = [label for label in named if label in sample.step.html]
+            assert len(present) == 1
+            assert present[0].lower() in target_text(sample)
+            assert sample.step.value in sample.step.task
+
+
+def test_words_of_templates_can_be_shown_and_separated():
+    """Words of 15 letters are not shown; `|;:,` separate the parts of a problem."""
+    for template in TEMPLATES.values():
+        labels = [*template.links, *template.buttons, template.submit]
+        labels += [word for field in template.fields for word in (field.label, *field.values)]
+        for label in labels:
+            assert not set(label) & set("|;:,")
+            assert all(len(word) < LONG_WORD for word in label.split())
+        assert len({field.label for field in template.fields}) == len(template.fields)
+
+
+def test_an_exhausted_template_says_so():
+    with pytest.raises(UserError, match="Lower the counts"):
+        _draw_until_exhausted()
+
+
+def _draw_until_exhausted() -> None:
+    seen: set[str] = set()
+    rng = random.Random("all")
+    for _ in range(10**6):
+        draw_task(rng, "store_list", "easy", seen, 0.0)
+
+
+def test_problems_are_short_and_become_questions():
+    for sample in drawn(120):
+        assert web_browsing.is_problem(sample.problem)
+        assert len(sample.problem.split()) < (50 if sample.groups["tier"] == "easy" else 75)
+        question = web_browsing.first_message(sample.problem)
+        assert f"\nTask: {sample.step.task}\n" in question
+        assert question.count("\n") < 20
+    with contextlib.suppress(ValueError):
+        web_browsing.first_message("Buy a lamp | None")
+        pytest.fail("a problem without elements has no question")
+
+
+LINE = (
+    "Find a flight to Oslo | Where from -> TYPE: Rome | "
+    "input Where to; select Guests: 1, 2; button Search"
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "accepted"),
+    [
+        ("", "", True),
+        ("Where from -> TYPE: Rome", "Sign in -> CLICK", True),
+        ("Where from -> TYPE: Rome", "no action", True),  # passed over
+        (" | Where from -> TYPE: Rome", "", True),
+        ("Find a flight to Oslo", "Go", False),
+        (" | Where from -> TYPE: Rome | ", "", False),
+        ("button Search", "button Search | x", False),
+        ("button Search", "button Search.", True),
+        (": 1, 2", "", True),
+        ("; select Guests: 1, 2; button Search", "", False),
+        ("select Guests: 1, 2; button Search", "menu Guests; click Search", False),
+        ("select Guests: 1, 2; button Search", "button Where to", False),  # the same name again
+    ],
+)
+def test_the_form_of_a_problem(old: str, new: str, accepted: bool):
+    assert web_browsing.is_problem(LINE.replace(old, new, 1) if old else LINE) is accepted
+
+
+def test_what_cannot_be_read_is_passed_over():
+    loose = LINE.replace("button Search", "click Search; button Search; input Where to; button")
     assert web_browsing.first_message(loose) == web_browsing.first_message(LINE)
 
 
