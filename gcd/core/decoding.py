@@ -44,8 +44,8 @@ def make_chooser(
     return choose
 
 
-# Sorting a whole vocabulary costs as much as the model: on a CPU 2.4 ms a row of 49,152 tokens,
-# against 0.1 ms for the most probable 256, which nearly always hold the nucleus.
+# Sorting 49,152 probabilities takes 2.4 ms a row on two cores, finding the most probable 256 takes
+# 0.1 ms. Where these do not hold the nucleus, the row is sorted after all.
 _CANDIDATES = 256
 
 
