@@ -91,3 +91,32 @@ def settings(address: str, **changes: Any) -> ServerSettings:
         "turn_seconds": 5.0,
     }
     return ServerSettings.model_validate(values | changes)
+
+
+# What a server says of one sample, whose prompt is PROMPT.
+
+PROMPT = [("user", "Rules."), ("agent", "Ok.")]
+
+
+def turns(*pairs: tuple[str, str]) -> list[dict[str, str]]:
+    return [{"role": role, "content": content} for role, content in pairs]
+
+
+def output(status: str, *pairs: tuple[str, str], result: Any = None, session: int = 7) -> Any:
+    history = turns(*PROMPT, *pairs)
+    return {"session_id": session, "output": {"index": None, "status": status, "result": result,
+                                              "history": history}}  # fmt: skip
+
+
+def starting(status: int = 200, response: Any = None, key: Any = "a-1", **more: Any) -> Exchange:
+    response = output("running", ("user", "Count.")) if response is None else response
+    return Exchange("/api/start_sample", {"name": "os-std", "index": key}, status, response, **more)
+
+
+def replying(content: str, status: int, response: Any, **more: Any) -> Exchange:
+    body = {"session_id": 7, "agent_response": {"status": "normal", "content": content}}
+    return Exchange("/api/interact", body, status, response, **more)
+
+
+CANCEL = Exchange("/api/cancel", {"session_id": 7}, 200, {"session_id": 7})
+BUSY = starting(406, {"detail": "Error: No workers available"})
