@@ -136,4 +136,4 @@ def test_readme_shows_the_recorded_results():
     shown = (
         (ROOT / "README.md").read_text().split("<!-- results -->")[1].split("<!-- /results -->")[0]
     )
-    assert (ROOT / "reports/tables/os_interaction_results.md").read_text() in shown
+    assert (ROOT / "reports/tables/summary.md").read_text() in shown
