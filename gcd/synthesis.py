@@ -124,7 +124,8 @@ def make_pseudo_inputs(
     question = INPUTS_QUESTION.format(count=shown + sizes.per_request)
     asked = 0
     while len(result.kept) < sizes.inputs and asked < settings.max_requests:
-        missing = sizes.inputs - len(result.kept)
+        # Never fewer than half of the inputs' worth: one request takes 12 s, sixteen take 40 s.
+        missing = max(sizes.inputs - len(result.kept), sizes.inputs // 2)
         rounds = min(-(-missing // sizes.per_request), settings.max_requests - asked)
         openings = []
         for number in range(asked, asked + rounds):
