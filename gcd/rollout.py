@@ -148,9 +148,18 @@ def answer_states(agent: Agent, task: Task, states: list[TeacherState]) -> list[
 
     A conversation that does not fit the agent's context gives an empty reply without an action.
     """
-    replies = agent.reply([state.messages for state in states])
+    rounds: dict[int, list[TeacherState]] = {}
+    for state in states:
+        rounds.setdefault(len(state.messages), []).append(state)
+    replies: dict[int, Reply | None] = {}
+    # Shortest first: a state goes on where an earlier one of its episode ended, and an agent that
+    # has read that one need not read it again.
+    for _, together in sorted(rounds.items()):
+        answered = agent.reply([state.messages for state in together])
+        replies.update(zip([state.index for state in together], answered, strict=True))
     answers = []
-    for state, reply in zip(states, replies, strict=True):
+    for state in states:
+        reply = replies[state.index]
         text = reply.text if reply else ""
         answers.append(
             StateReply(

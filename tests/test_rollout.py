@@ -184,3 +184,18 @@ def test_state_replies_pair_the_rows_action_with_the_teachers() -> None:
         (None, Action(kind="say", content="0")),
     ]
     assert answers[1].reply == ""
+
+
+def test_states_are_asked_shortest_first_so_that_sessions_can_go_on() -> None:
+    _, states, task = played(ScriptedAgent(count_down), [3, 2], live=2)
+    asked: list[list[int]] = []
+
+    class Watched(ScriptedAgent):
+        def reply(self, conversations):
+            asked.append([len(messages) for messages in conversations])
+            return super().reply(conversations)
+
+    answers = answer_states(Watched(count_down), task, states)
+    assert asked == [[1, 1], [3, 3], [5]]
+    assert [answer.index for answer in answers] == [0, 1, 2, 3, 4]
+    assert all(answer.action == answer.teacher_action for answer in answers)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from gcd.core.roomy_cache import new_cache
 from gcd.core.sessions import Layers
 
 
@@ -137,7 +138,7 @@ def decode(
             `past` to the last id but one.
     """
     ids, mask = pad_left(sequences, model.device)
-    cache = DynamicCache(config=model.config)
+    cache = new_cache(model.config)
     read = [len(sequence) for sequence in sequences]  # how many keys each sequence has of its own
     if past:
         before = _fill(cache, past, model.device)
