@@ -258,6 +258,16 @@ def test_what_cannot_be_read_is_passed_over():
     assert web_browsing.first_message(loose) == web_browsing.first_message(LINE)
 
 
+def test_an_element_may_be_named_by_what_one_does_with_it():
+    line = "Find a nurse: click Search | Type Name; tick Open now; submit Search; Select Town: A, B"
+    strict = line.replace("Type", "input").replace("tick", "checkbox")
+    strict = strict.replace("submit", "button").replace("Select", "select")
+    assert web_browsing.first_message(line) == web_browsing.first_message(strict)
+    assert not web_browsing.is_problem(
+        "Find a nurse: click Search | Name; clicks Search; opens Town"
+    )
+
+
 def test_a_problem_is_expanded_in_the_style_of_a_real_question():
     question = web_browsing.first_message(LINE)
     page = (

@@ -4,8 +4,9 @@
     Find a room: tick Sea view, click Search | Sea view -> CLICK | link Help; button Search
 
 Elements are separated by semicolons and begin with their kind; a select may list its options after
-a colon: `select Passengers: 1, 2, 3`. A small model keeps the form loosely: what is not an element,
-or names one again, is passed over, as long as two elements are left.
+a colon: `select Passengers: 1, 2, 3`. A small model keeps the form loosely: it may name an element by
+what one does with it (`click Search`), and what is not an element, or names one again, is passed
+over, as long as two elements are left.
 """
 
 import re
@@ -19,7 +20,13 @@ MAX_ELEMENTS = 8
 MIN_TASK_WORDS = 3
 MAX_LABEL_WORDS = 6
 MAX_OPTIONS = 6
-_ELEMENT = re.compile(r"(button|link|checkbox|input|select) ([^:]+)(?:: (.+))?")
+KINDS = {kind: kind for kind in ("button", "link", "checkbox", "input", "select")} | {
+    "click": "button",
+    "submit": "button",
+    "tick": "checkbox",
+    "type": "input",
+}
+_ELEMENT = re.compile(rf"({'|'.join(KINDS)}) ([^:]+)(?:: (.+))?", re.IGNORECASE)
 _PREVIOUS = re.compile(r"(.+) -> (?:(CLICK)|(TYPE|SELECT): (.+))")
 _WORD = re.compile(r"[^\W\d_]{2}")
 
@@ -92,7 +99,8 @@ def _parse_element(text: str) -> Element | None:
     match = _ELEMENT.fullmatch(text)
     if match is None:
         return None
-    kind, label, listed = match.groups()
+    word, label, listed = match.groups()
+    kind = KINDS[word.casefold()]
     if len(label.split()) > MAX_LABEL_WORDS or not _WORD.search(label):
         return None
     options = (
