@@ -245,7 +245,7 @@ LINE = (
         ("button Search", "button Search.", True),
         (": 1, 2", "", True),
         ("; select Guests: 1, 2; button Search", "", False),
-        ("select Guests: 1, 2; button Search", "menu Guests; click Search", False),
+        ("select Guests: 1, 2; button Search", "menu Guests; open Search", False),
         ("select Guests: 1, 2; button Search", "button Where to", False),  # the same name again
     ],
 )

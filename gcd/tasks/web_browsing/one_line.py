@@ -4,8 +4,8 @@
     Find a room: tick Sea view, click Search | Sea view -> CLICK | link Help; button Search
 
 Elements are separated by semicolons and begin with their kind; a select may list its options after
-a colon: `select Passengers: 1, 2, 3`. A small model keeps the form loosely: it may name an element by
-what one does with it (`click Search`), and what is not an element, or names one again, is passed
+a colon: `select Passengers: 1, 2, 3`. A small model keeps the form loosely: it may name an element
+by what one does with it (`click Search`), and what is not an element, or names one again, is passed
 over, as long as two elements are left.
 """
 
