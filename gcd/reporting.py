@@ -17,6 +17,7 @@ from gcd.tables import SUCCESS, percent
 from gcd.transcripts import escape, render_samples
 
 RELATIVE = "relative_to_full_prompt"
+VALID = "valid_action_rate"
 SUMMARY_NOTE = (
     "Percent. Score is the benchmark's own metric: success rate (OS interaction), step success "
     "rate (web browsing), reward (web shopping)."
@@ -92,11 +93,15 @@ def draw_figures(results: TaskResults, folder: Path) -> str:
     """Write the task's figures into `folder`; returns the Markdown that shows them."""
     rows, scores, task = results.rows, results.scores, results.task
     tidy = tables.tidy_scores(scores, rows)
-    metrics = {SUCCESS: "all samples", **tables.tier_metrics(scores)}
+    tiers = {metric: f"success, {tier}" for metric, tier in tables.tier_metrics(scores).items()}
+    metrics = {SUCCESS: "success, all", **tiers, VALID: "valid actions"}
     figures.save(figures.draw_success(tidy, rows, metrics), folder / f"{task}_success")
     rates = ", ".join(f"{row} {percent(scores[row][SUCCESS]['value'])} %" for row in rows)
     shown = [
-        _image(f"{task}_success", f"Success rates with intervals. All samples: {rates}."),
+        _image(
+            f"{task}_success",
+            f"Success rates and valid actions with intervals. Success, all samples: {rates}.",
+        ),
     ]
     priced = [row for row in rows if row in results.costs]
     if priced:
