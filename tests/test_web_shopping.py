@@ -12,6 +12,7 @@ import pytest
 
 from gcd.core.errors import UserError
 from gcd.core.records import Action
+from gcd.core.settings import SplitSettings
 from gcd.tasks import web_shopping
 from gcd.tasks.web_shopping import Settings, ShopEnvironment, ShopSample
 from gcd.tasks.web_shopping.choosing import EASY_ATTRIBUTES
@@ -19,7 +20,8 @@ from gcd.tasks.web_shopping.goals import Goal
 from tests.settings import task_settings
 from tests.shops import ATTRIBUTES, CHAIR, LAMP, OTHER_LAMP, goal, shop
 
-SETTINGS: Settings = task_settings("web_shopping")
+# More than the few of params.yaml, so that all categories are among them.
+SETTINGS: Settings = task_settings("web_shopping", test=SplitSettings(count=24, seed="a"))
 SPLITS = ("demonstrations", "development", "test")
 Splits = dict[str, list[ShopSample]]
 
