@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-slow lint format lock clean
+.PHONY: help setup repro test test-slow conformance lint format lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
@@ -27,6 +27,9 @@ test: setup  ## run the tests (a few minutes)
 
 test-slow: setup  ## run the tests that take longer
 	python -m pytest -m slow
+
+conformance: setup  ## compare with the original code's answers: make conformance GCD_REALDATA=folder [GCD_AGENTBENCH=checkout]
+	python -m pytest tests/conformance
 
 lint: setup  ## check style and types
 	ruff check .

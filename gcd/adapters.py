@@ -20,7 +20,7 @@ def fit_adapter(
     """Train an adapter into `out/adapter/`, with `out/loss.csv` and `out/examples.json`.
 
     Args:
-        params: with the sections seed, model and train.
+        params: with the sections seed, model, train and the task's training.
         make_terms: from the tokenizer to the terms of the loss.
         out, work: see `training.train`.
     """
@@ -39,7 +39,15 @@ def fit_adapter(
     }
     for name, count in counts.items():
         logging.info("%s: %s", name, json.dumps(count))
-    train(adapted, terms, params.train, seed=params.seed, work=work, out=out)
+    train(
+        adapted,
+        terms,
+        params.train,
+        epochs=params.training.epochs,
+        seed=params.seed,
+        work=work,
+        out=out,
+    )
     write_text(out / "examples.json", json.dumps(counts, indent=2, sort_keys=True) + "\n")
 
 
@@ -53,6 +61,7 @@ def conversation_term(
         weight=weight,
         examples=made.examples,
         truncated=made.truncated,
-        batch_size=params.train.batch_size,
+        batch_size=params.training.batch_size,
+        every=1,
         loss_sum=token_loss_sum,
     )

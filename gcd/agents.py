@@ -7,6 +7,7 @@ from gcd.core.journal import Journal
 from gcd.core.language_model import LanguageModel, load_base, load_with_adapter
 from gcd.core.params import Params
 from gcd.core.records import Conversation
+from gcd.core.sessions import Sessions
 
 
 class ChatAgent:
@@ -27,10 +28,15 @@ class ChatAgent:
         self.deployment = deployment
         self.adapter_parameters = adapter_parameters
         self.prompt_tokens = model.count_prompt_tokens(prompt)
+        self._sessions = Sessions()
 
     def reply(self, conversations: list[Conversation]) -> list[Reply | None]:
         return self._model.generate(
-            self._prompt, conversations, max_new_tokens=self._max_new_tokens, progress="agent"
+            self._prompt,
+            conversations,
+            max_new_tokens=self._max_new_tokens,
+            progress="agent",
+            sessions=self._sessions,
         )
 
 

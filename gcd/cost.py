@@ -17,7 +17,8 @@ forward pass over n new tokens with c tokens in the cache costs
 The same episode is priced in three regimes, by how long the key-value cache lives:
 
     recompute      one reply: every turn reads prompt and conversation anew
-    session_cache  one episode: the prompt is read once an episode, every message once
+    session_cache  one episode: the prompt is read once an episode, every message once, unless the
+                   task starts the conversation anew (`Turn.continues`)
     prefix_cache   the prompt's cache is shared by all episodes and costs none of them anything
 
 recompute >= session_cache >= prefix_cache, and the last two are equal without a prompt.
@@ -128,7 +129,8 @@ def episode_flops(
     cached = prompt_tokens if regime == "prefix_cache" else 0
     for turn in turns:
         context = prompt_tokens + turn.context_tokens
-        reused = 0 if regime == "recompute" else min(cached, context - 1)
+        available = cached if turn.continues else min(cached, prompt_tokens)
+        reused = 0 if regime == "recompute" else min(available, context - 1)
         total += forward_flops(model, context - reused, reused, adapter)
         total += decode_flops(model, turn.reply_tokens, context, adapter)
         cached = context + max(turn.reply_tokens - 1, 0)

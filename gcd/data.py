@@ -14,8 +14,18 @@ from gcd.core.records import (
 
 
 def task_folder(task: str) -> Path:
-    """Out of `prepare`: prompt.md, demonstrations.jsonl, development.jsonl, test.jsonl."""
+    """Out of `prepare`: the prompt, and demonstrations.jsonl, development.jsonl and test.jsonl."""
     return Path("data/tasks", task)
+
+
+def prompt_file(task: str) -> Path:
+    """The prompt to internalise: all that training sees of `task_folder`, but for the problems."""
+    return task_folder(task) / "prompt.md"
+
+
+def problems_file(task: str) -> Path:
+    """The demonstrations' problems, which the model is shown when it invents new ones."""
+    return task_folder(task) / "problems.jsonl"
 
 
 def pseudo_folder(task: str) -> Path:
@@ -31,7 +41,7 @@ def pseudo_files(task: str) -> list[Path]:
 
 def read_prompt(task: str) -> tuple[str, Conversation]:
     """The task's prompt: its text, and its messages. Raises UserError on a bad file."""
-    path = task_folder(task) / "prompt.md"
+    path = prompt_file(task)
     text = read_prompt_text(path)
     return text, parse_prompt(text, str(path))
 

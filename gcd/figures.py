@@ -50,7 +50,7 @@ def _error(estimates: pd.DataFrame) -> list[list[float]]:
 
 
 def draw_success(scores: pd.DataFrame, rows: list[str], metrics: dict[str, str]) -> Figure:
-    """Success rates with intervals: one line a row, one mark for each of `metrics`.
+    """Shares with intervals: one line a row, one mark for each of `metrics`.
 
     Args:
         scores: columns row, metric, value, low, high (shares) of one task.
@@ -77,7 +77,7 @@ def draw_success(scores: pd.DataFrame, rows: list[str], metrics: dict[str, str])
         axes.set_yticks(range(len(rows)), rows)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlim(-1.5, 101.5)  # a mark at 0 or 100 must not touch the names of the rows
-        axes.set_xlabel("success rate (%) with its interval")
+        axes.set_xlabel("share (%) with its interval")
         axes.grid(axis="x", color="0.9")
         axes.set_axisbelow(True)
         for border in range(1, len(rows)):
@@ -150,11 +150,21 @@ def draw_losses(losses: dict[str, pd.DataFrame], terms: dict[str, list[str]]) ->
             axes.set_yscale("log")
             axes.set_xlabel("optimizer step")
             axes.grid(color="0.92", which="major")
-            axes.legend(frameon=False, fontsize=8)
         for axes in panels[len(losses) :]:
             axes.set_axis_off()
         for axes in panels[::columns]:
             axes.set_ylabel("loss (nats per token), log scale")
+        named: dict[str, Any] = {}
+        for axes in panels[: len(losses)]:
+            handles, labels = axes.get_legend_handles_labels()
+            named |= dict(zip(labels, handles, strict=True))
+        figure.legend(
+            list(named.values()),
+            list(named),
+            loc="outside upper center",
+            ncols=len(named),
+            frameon=False,
+        )
     return figure
 
 

@@ -27,24 +27,30 @@ class Example:
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded examples: ids, attention mask and label mask, each [batch, length]."""
+    """Examples one after the other in a single row, without padding.
+
+    Attributes:
+        ids: [1, N].
+        positions: [1, N], from 0 in every example. transformers sees from them where an example
+            begins, and lets no token attend to another example (tested).
+        supervised: [1, N]; an example's first token is never a label.
+    """
 
     ids: Tensor
-    attention_mask: Tensor
+    positions: Tensor
     supervised: Tensor
 
 
-def collate(examples: list[Example], device: torch.device) -> Batch:
-    """Pad examples to the longest, on the right."""
-    width = max(len(example.ids) for example in examples)
+def pack(examples: list[Example], device: torch.device) -> Batch:
+    """One row of all `examples`: with padding, a third of the tokens would be for nothing."""
 
-    def pad(rows: list[list[int]]) -> Tensor:
-        return torch.tensor([row + [0] * (width - len(row)) for row in rows], device=device)
+    def row(parts: list[list[int]]) -> Tensor:
+        return torch.tensor([[item for part in parts for item in part]], device=device)
 
     return Batch(
-        ids=pad([example.ids for example in examples]),
-        attention_mask=pad([[1] * len(example.ids) for example in examples]),
-        supervised=pad([[int(flag) for flag in example.supervised] for example in examples]).bool(),
+        ids=row([example.ids for example in examples]),
+        positions=row([list(range(len(example.ids))) for example in examples]),
+        supervised=row([[0, *map(int, example.supervised[1:])] for example in examples]).bool(),
     )
 
 
@@ -61,7 +67,7 @@ def token_loss_sum(model: Any, batch: Batch) -> Tensor:
     # peft puts its layers into the base model in place: calling that applies the adapter.
     base = model.get_base_model()
     hidden = base.model(
-        input_ids=batch.ids, attention_mask=batch.attention_mask, use_cache=False
+        input_ids=batch.ids, position_ids=batch.positions, use_cache=False
     ).last_hidden_state
     labelled = batch.supervised[:, 1:]
     logits = base.lm_head(hidden[:, :-1][labelled]).float()

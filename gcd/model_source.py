@@ -14,8 +14,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from gcd.core.errors import UserError
-from gcd.core.params import HubSource, PathSource, PrepareModelSettings, WheelSource
 from gcd.core.records import write_text
+from gcd.core.settings import HubSource, PathSource, PrepareModelSettings, WheelSource
 
 
 def _require_checksum(path: Path, expected: str, source: str) -> None:

@@ -4,71 +4,31 @@ Nothing here depends on the clock or on the machine, so the same records give th
 """
 
 import textwrap
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from gcd import figures, tables
-from gcd.core.errors import UserError
 from gcd.core.records import write_text
 from gcd.cost import REGIMES, ModelRecord
-from gcd.rows import FULL_PROMPT, Row
-from gcd.tables import SUCCESS, Costs, Scores, percent
+from gcd.results import TaskResults, loss_terms
+from gcd.rows import FULL_PROMPT
+from gcd.tables import SUCCESS, percent
 from gcd.transcripts import escape, render_samples
 
-LOSS_COLUMNS = {"step", "epoch", "loss", "learning_rate", "tokens"}  # the others are loss terms
 RELATIVE = "relative_to_full_prompt"
+VALID = "valid_action_rate"
+SUMMARY_NOTE = (
+    "Percent. Score is the benchmark's own metric: success rate (OS interaction), step success "
+    "rate (web browsing), reward (web shopping)."
+)
+LEFT_OUT_NOTE = (
+    "Samples that cannot be played here are in no denominator. An episode that broke counts as 0."
+)
 DATA_NOTE = (
     "Rejected counts generations. A conversation keeps what came before a rejected turn, so that "
     "kept and rejected ones may add up to more than were begun."
 )
-
-
-@dataclass(frozen=True)
-class TaskResults:
-    """All that was recorded about one task. `rows` is the order in which rows are shown."""
-
-    task: str
-    rows: list[str]
-    records: dict[str, Row]
-    scores: Scores
-    costs: Costs
-    losses: dict[str, pd.DataFrame]  # {trained method: loss.csv}
-
-
-def order_rows(records: dict[str, Row], methods: list[str]) -> list[str]:
-    """Rows in the order of `methods`; rows of methods that are not listed are left out.
-
-    Raises UserError if full_prompt is among those.
-    """
-    rows = [row for method in methods for row, found in records.items() if found.method == method]
-    if FULL_PROMPT not in rows:
-        raise UserError(
-            f"params.yaml: expected {FULL_PROMPT!r} under `methods`, which the other rows are "
-            f"measured by; got {methods}. Put it back."
-        )
-    return rows
-
-
-def read_losses(folder: Path, methods: list[str]) -> dict[str, pd.DataFrame]:
-    """{method: loss.csv} from `folder`/METHOD/loss.csv, for the methods that were trained."""
-    paths = {method: folder / method / "loss.csv" for method in methods}
-    losses = {method: pd.read_csv(path) for method, path in paths.items() if path.exists()}
-    for method, frame in losses.items():
-        missing = sorted(LOSS_COLUMNS - set(frame.columns))
-        if missing or frame.empty:
-            raise UserError(
-                f"{paths[method]}: expected at least one step with the columns "
-                f"{sorted(LOSS_COLUMNS)}; missing: {missing or 'all steps'}. Run `dvc repro`."
-            )
-    return losses
-
-
-def loss_terms(frame: pd.DataFrame) -> list[str]:
-    """The columns to draw: the terms, and their weighted sum where there is more than one."""
-    terms = [str(column) for column in frame.columns if column not in LOSS_COLUMNS]
-    return terms if len(terms) == 1 else [*terms, "loss"]
 
 
 def paragraph(*sentences: str) -> str:
@@ -133,11 +93,15 @@ def draw_figures(results: TaskResults, folder: Path) -> str:
     """Write the task's figures into `folder`; returns the Markdown that shows them."""
     rows, scores, task = results.rows, results.scores, results.task
     tidy = tables.tidy_scores(scores, rows)
-    metrics = {SUCCESS: "all samples", **tables.tier_metrics(scores)}
+    tiers = {metric: f"success, {tier}" for metric, tier in tables.tier_metrics(scores).items()}
+    metrics = {SUCCESS: "success, all", **tiers, VALID: "valid actions"}
     figures.save(figures.draw_success(tidy, rows, metrics), folder / f"{task}_success")
     rates = ", ".join(f"{row} {percent(scores[row][SUCCESS]['value'])} %" for row in rows)
     shown = [
-        _image(f"{task}_success", f"Success rates with intervals. All samples: {rates}."),
+        _image(
+            f"{task}_success",
+            f"Success rates and valid actions with intervals. Success, all samples: {rates}.",
+        ),
     ]
     priced = [row for row in rows if row in results.costs]
     if priced:
@@ -236,14 +200,24 @@ def render_task(results: TaskResults, shown: str) -> str:
     )
 
 
+def render_left_out(left_out: pd.DataFrame) -> str:
+    """The table of `tables.left_out_table`, or a sentence where it is empty."""
+    if left_out.empty:
+        return "Every sample was played, and none broke."
+    return "\n\n".join([tables.markdown(left_out), paragraph(LEFT_OUT_NOTE)])
+
+
 def write_report(
     results: list[TaskResults],
     data: pd.DataFrame,
+    left_out: pd.DataFrame,
     model: ModelRecord,
     confidence: float,
     folder: Path,
 ) -> None:
-    """Write `folder`/report.md, tables/ and figures/; `data` is `tables.data_table`'s.
+    """Write `folder`/report.md, tables/ and figures/.
+
+    `data` and `left_out` are `tables.data_table`'s and `tables.left_out_table`'s.
 
     A table is there twice: tidy numbers in a .csv, and as the report shows it in a .md.
     """
@@ -258,6 +232,10 @@ def write_report(
             f"brackets are {100 * confidence:g} % intervals."
         ),
     ]
+    rows = list(dict.fromkeys(row for found in results for row in found.rows))
+    summary = tables.summary_table({found.task: found.scores for found in results}, rows)
+    tables.write_markdown(summary, folder / "tables" / "summary.md")
+    parts += ["## Summary", tables.markdown(summary), paragraph(SUMMARY_NOTE)]
     for found in results:
         parts.append(render_task(found, draw_figures(found, folder / "figures")))
         for name, frame in {
@@ -275,6 +253,7 @@ def write_report(
         parts += ["## Generated data", tables.markdown(data), paragraph(DATA_NOTE)]
         tables.write_csv(data, folder / "tables" / "data.csv")
         tables.write_markdown(data, folder / "tables" / "data.md")
+    parts += ["## Samples left out", render_left_out(left_out)]
     parts += [
         "## Transcripts",
         paragraph(

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from gcd.core.decoding import Sampling
 from gcd.core.interfaces import Reply, Task
 from gcd.core.language_model import LanguageModel
-from gcd.core.params import MakePseudoConversationsSettings
 from gcd.core.records import Conversation, Message, PairedOutput, PseudoConversation
+from gcd.core.settings import MakePseudoConversationsSettings, SynthesisSettings
 from gcd.synthesis import ENVIRONMENT_REQUEST, Synthesis
 
 
@@ -85,6 +85,7 @@ def make_pseudo_conversations(
     pairs: list[PairedOutput],
     task: Task,
     settings: MakePseudoConversationsSettings,
+    sizes: SynthesisSettings,
     agent_max_new_tokens: int,
     seed: int,
 ) -> Synthesis[PseudoConversation]:
@@ -100,14 +101,14 @@ def make_pseudo_conversations(
         dialogue = Dialogue(pair.index, [opened])
         _agent_turn(dialogue, Reply(pair.teacher_output, 0, 0, complete=True), task)
         dialogues.append(dialogue)
-    for turn in range(2, settings.max_turns + 1):
+    for turn in range(2, sizes.max_turns + 1):
         running = [dialogue for dialogue in dialogues if dialogue.running]
         if not running:
             break
         replies = model.generate(
             environment,
             [swap_roles(dialogue.messages) for dialogue in running],
-            max_new_tokens=settings.environment_max_new_tokens,
+            max_new_tokens=sizes.environment_tokens,
             sampling=Sampling(settings.temperature, settings.top_p, f"{seed}/environment/{turn}"),
             openings=[task.WORDING.environment_opening] * len(running),
             progress=f"environment, turn {turn - 1}",

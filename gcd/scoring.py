@@ -5,12 +5,16 @@ Metrics of one row of one task:
 success_rate            share of samples with score 1 (a graded score below 1 is no success).
                         "unknown" and "task error" are failures and stay in the denominator.
 success_rate_<tier>     the same over the samples whose group "tier" has that value.
+mean_score              the benchmark's own metric: success rate of OS interaction, step success
+                        rate of web browsing, reward of web shopping.
 relative_to_full_prompt mean score of the row over mean score of `full_prompt`, same samples.
 valid_action_rate       share of turns that held an action; turns of one episode go together.
 teacher_agreement       share of teacher-visited states where the row's action equals the
                         teacher's (kind and content); states in which the teacher itself had no
                         valid action are left out.
 mean_turns              turns per episode, over the episodes that had a turn.
+<measure>               mean of a part of the score that the task measures itself, e.g. action_f1
+                        (`Episode.measures`); episodes without it (broken samples) count 0.
 
 A metric without cases (no such tier, no turns, no states, a teacher that scores 0) is left out of
 the row: neither 0 nor NaN would be true.
@@ -119,6 +123,12 @@ def relative_score(
     )
 
 
+def mean_score(episodes: list[Episode], bootstrap: Bootstrap) -> Estimate | None:
+    """Mean score of the samples."""
+    scores = np.array([episode.score for episode in episodes], dtype=np.float64)
+    return bootstrap.ratio(scores, np.ones(len(episodes)))
+
+
 def valid_action_rate(episodes: list[Episode], bootstrap: Bootstrap) -> Estimate | None:
     """Share of turns with an action; `n` counts turns, the bootstrap draws whole episodes."""
     turns = [len(episode.turns) for episode in episodes]
@@ -140,15 +150,29 @@ def mean_turns(episodes: list[Episode], bootstrap: Bootstrap) -> Estimate | None
     return bootstrap.ratio(np.array(turns), np.ones(len(turns)))
 
 
+def measures(episodes: list[Episode], bootstrap: Bootstrap) -> dict[str, Estimate | None]:
+    """The mean of each measure over all episodes."""
+    names = sorted({name for episode in episodes for name in episode.measures})
+    ones = np.ones(len(episodes))
+    return {
+        name: bootstrap.ratio(
+            np.array([episode.measures.get(name, 0.0) for episode in episodes]), ones
+        )
+        for name in names
+    }
+
+
 def score_row(row: Row, full_prompt: Row, bootstrap: Bootstrap) -> dict[str, Estimate]:
     """All metrics of one row that have cases."""
     confidence = bootstrap.confidence
     metrics = {
         "success_rate": success_rate(row.episodes, confidence),
+        "mean_score": mean_score(row.episodes, bootstrap),
         "relative_to_full_prompt": relative_score(row.episodes, full_prompt.episodes, bootstrap),
         "valid_action_rate": valid_action_rate(row.episodes, bootstrap),
         "teacher_agreement": teacher_agreement(row.state_replies, confidence),
         "mean_turns": mean_turns(row.episodes, bootstrap),
+        **measures(row.episodes, bootstrap),
     }
     tiers = {episode.groups["tier"] for episode in row.episodes if "tier" in episode.groups}
     for tier in tiers:

@@ -8,18 +8,15 @@ import json
 import random
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from gcd.core.decoding import Sampling
 from gcd.core.errors import UserError
-from gcd.core.interfaces import Task, Wording
+from gcd.core.interfaces import Task
 from gcd.core.language_model import LanguageModel
-from gcd.core.params import (
-    MakePseudoInputsSettings,
-    MakeReasonsSettings,
-)
 from gcd.core.records import (
     Conversation,
     Message,
@@ -30,6 +27,7 @@ from gcd.core.records import (
     write_records,
     write_text,
 )
+from gcd.core.settings import MakePseudoInputsSettings, MakeReasonsSettings, SynthesisSettings
 
 INPUTS_REQUEST = """\
 Below is the prompt of {agent}. People bring it {problem}.
@@ -105,27 +103,30 @@ def make_pseudo_inputs(
     model: LanguageModel,
     prompt: str,
     demonstrations: list[str],
-    wording: Wording,
+    task: Task,
     settings: MakePseudoInputsSettings,
+    sizes: SynthesisSettings,
     seed: int,
 ) -> Synthesis[PseudoInput]:
     """Let the model continue shuffled numbered lists of demonstrations with problems of its own.
 
     Asked in chat, a small model repeats the demonstrations; as the continuation of a list in its
-    own turn it invents. Requests go out in rounds until `count` inputs are kept or
+    own turn it invents. Requests go out in rounds until `inputs` are kept or
     `max_requests` are spent. Rejected: duplicates, lines without two letters in a row,
-    and lines longer than `max_characters`.
+    lines that are no problem of the task, and lines longer than `input_characters`.
     """
+    wording = task.WORDING
     system = INPUTS_REQUEST.format(agent=wording.agent, problem=wording.problem, prompt=prompt)
     request = [Message(role="system", content=system)]
     result: Synthesis[PseudoInput] = Synthesis()
     seen = {_normal(text) for text in demonstrations}
     shown = min(settings.demonstrations, len(demonstrations))
-    question = INPUTS_QUESTION.format(count=shown + settings.per_request)
+    question = INPUTS_QUESTION.format(count=shown + sizes.per_request)
     asked = 0
-    while len(result.kept) < settings.count and asked < settings.max_requests:
-        missing = settings.count - len(result.kept)
-        rounds = min(-(-missing // settings.per_request), settings.max_requests - asked)
+    while len(result.kept) < sizes.inputs and asked < settings.max_requests:
+        # Never fewer than half of the inputs' worth: one request takes 12 s, sixteen take 40 s.
+        missing = max(sizes.inputs - len(result.kept), sizes.inputs // 2)
+        rounds = min(-(-missing // sizes.per_request), settings.max_requests - asked)
         openings = []
         for number in range(asked, asked + rounds):
             drawn = random.Random(f"{seed}/demonstrations/{number}").sample(demonstrations, shown)
@@ -133,7 +134,7 @@ def make_pseudo_inputs(
         replies = model.generate(
             request,
             [[Message(role="user", content=question)]] * rounds,
-            max_new_tokens=settings.max_new_tokens,
+            max_new_tokens=sizes.input_tokens,
             sampling=Sampling(settings.temperature, settings.top_p, f"{seed}/inputs/{asked}"),
             openings=openings,
             progress="make_pseudo_inputs",
@@ -143,28 +144,32 @@ def make_pseudo_inputs(
                 raise UserError("The prompt leaves no room for pseudo inputs in the context.")
             lines = _LIST_LINE.findall(reply.text)[shown:]
             # A reply cut at its limit ends in half a problem.
-            _keep_inputs(lines if reply.complete else lines[:-1], seen, settings, result)
+            lines = lines if reply.complete else lines[:-1]
+            _keep_inputs(lines, task.is_problem, seen, sizes, result)
         asked += rounds
     return result
 
 
 def _keep_inputs(
     lines: list[str],
+    is_problem: Callable[[str], bool],
     seen: set[str],
-    settings: MakePseudoInputsSettings,
+    sizes: SynthesisSettings,
     result: Synthesis[PseudoInput],
 ) -> None:
-    """Sort new problems into kept and rejected, up to `count` kept."""
+    """Sort new problems into kept and rejected, up to `inputs` kept."""
     for line in lines:
-        if len(result.kept) == settings.count:
+        if len(result.kept) == sizes.inputs:
             return
         # Small models number twice now and then: "7. 1. Delete the file".
         text = _NUMBERING.sub("", line)
         if not _LETTERS.search(text):
             result.rejected["no letters"] += 1
+        elif not is_problem(text):
+            result.rejected["not in the task's form"] += 1
         elif _normal(text) in seen:
             result.rejected["duplicate"] += 1
-        elif len(text) > settings.max_characters:
+        elif len(text) > sizes.input_characters:
             result.rejected["too long"] += 1
         else:
             seen.add(_normal(text))

@@ -7,14 +7,15 @@ from typing import Any
 import pandas as pd
 
 from gcd.core.errors import UserError
-from gcd.core.records import write_text
+from gcd.core.records import SkippedSample, read_records, write_text
 from gcd.cost import REGIMES
-from gcd.rows import FULL_PROMPT
+from gcd.rows import FULL_PROMPT, Row
 from gcd.transcripts import escape
 
 NOTHING = "n/a"  # a metric without cases
 SUCCESS = "success_rate"
 METRIC_TITLES = {  # the columns after the success rates
+    "mean_score": "Mean score (%)",
     "relative_to_full_prompt": "Relative to full_prompt (%)",
     "valid_action_rate": "Valid actions (%)",
     "teacher_agreement": "Teacher agreement (%)",
@@ -73,6 +74,12 @@ def tier_metrics(scores: Scores) -> dict[str, str]:
     }
 
 
+def measure_metrics(scores: Scores) -> list[str]:
+    """The metrics that are the task's own, sorted."""
+    known = {SUCCESS, *METRIC_TITLES, *tier_metrics(scores)}
+    return sorted({name for metrics in scores.values() for name in metrics} - known)
+
+
 def tidy_scores(scores: Scores, rows: list[str]) -> pd.DataFrame:
     """One line an estimate: row, metric, value, low, high, n."""
     lines = [
@@ -107,10 +114,27 @@ def results_table(scores: Scores, rows: list[str]) -> pd.DataFrame:
         line = {"Row": row, "Success, all (%)": interval(metrics.get(SUCCESS), 100)}
         for metric, tier in tiers.items():
             line[f"Success, {tier} (%)"] = interval(metrics.get(metric), 100)
+        for metric in measure_metrics(scores):
+            title = metric.replace("_", " ").capitalize()
+            line[f"{title} (%)"] = interval(metrics.get(metric), 100)
         for metric, title in METRIC_TITLES.items():
             scale = 1 if metric == "mean_turns" else 100
             line[title] = interval(metrics.get(metric), scale)
         line["Samples"] = str(int(metrics[SUCCESS]["n"]))
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def summary_table(tasks: dict[str, Scores], rows: list[str]) -> pd.DataFrame:
+    """Rows x tasks: the benchmark's metric and the share of valid actions, in percent."""
+    lines = []
+    for row in rows:
+        line = {"Row": row}
+        for task, scores in tasks.items():
+            metrics = scores.get(row, {})
+            name = task.replace("_", " ")
+            line[f"{name}: score"] = interval(metrics.get("mean_score"), 100)
+            line[f"{name}: valid actions"] = interval(metrics.get("valid_action_rate"), 100)
         lines.append(line)
     return pd.DataFrame(lines)
 
@@ -182,6 +206,29 @@ def data_table(folder: Path) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(lines, columns=["Task", "Data", "Kept", "Rejected", "Reasons"])
+
+
+def left_out_table(folder: Path, tasks: dict[str, dict[str, Row]]) -> pd.DataFrame:
+    """What was not played, and what broke: one line a reason, with the number of samples.
+
+    Args:
+        folder: `folder`/TASK/skipped.jsonl lists the samples that `prepare` left out.
+        tasks: {task: {row: its records}}; an episode with an `error` counts 0 and is listed.
+    """
+    found: list[tuple[str, str, str, str]] = []
+    for task, rows in tasks.items():
+        for sample in read_records(folder / task / "skipped.jsonl", SkippedSample):
+            found.append((task, "not played", sample.reason, sample.index))
+        for name, row in rows.items():
+            found += [
+                (task, f"{name}: {episode.status}, scored 0", episode.error, episode.index)
+                for episode in row.episodes
+                if episode.error
+            ]
+    columns = ["Task", "What", "Reason", "Sample"]
+    frame = pd.DataFrame(found, columns=columns)
+    grouped = frame.groupby(columns[:3], sort=False)["Sample"].agg(Samples="count", First="first")
+    return grouped.reset_index()
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:

@@ -1,8 +1,8 @@
 """The one training loop: LoRA on a frozen base. A method brings terms: examples, weight, loss.
 
-An optimizer step draws a batch from every term, takes each term's mean over its supervised tokens
-and minimises the weighted sum. Batches are split into micro-batches by memory; the result is that
-of the whole batch.
+An optimizer step draws a batch from every term that joins it, takes each term's mean over its
+supervised tokens and minimises the weighted sum. Batches are split into micro-batches by memory;
+the result is that of the whole batch.
 """
 
 import csv
@@ -30,9 +30,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gcd.core.errors import UserError
-from gcd.core.params import TrainSettings
 from gcd.core.records import write_bytes, write_text
-from gcd.losses import Batch, Example, collate
+from gcd.core.settings import TrainSettings
+from gcd.losses import Batch, Example, pack
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class Term:
         weight: its factor in the sum; a term of weight 0 is not computed.
         examples: what batches are drawn from, each once an epoch.
         truncated: how many examples were cut at a length limit (reported, not used).
-        batch_size: examples an optimizer step.
+        batch_size: examples of a batch.
+        every: a batch joins every so many optimizer steps, from the first on.
         loss_sum: the loss summed over the supervised tokens of a batch.
     """
 
@@ -53,12 +54,14 @@ class Term:
     examples: list[Example]
     truncated: int
     batch_size: int
+    every: int
     loss_sum: Callable[[Any, Batch], Tensor]
 
     def draw(self, step: int, seed: int) -> list[Example]:
         """The examples of optimizer step `step`: a fresh seeded order every pass over the data."""
         chosen = []
-        for place in range(step * self.batch_size, (step + 1) * self.batch_size):
+        batch = step // self.every
+        for place in range(batch * self.batch_size, (batch + 1) * self.batch_size):
             epoch, position = divmod(place, len(self.examples))
             order = list(range(len(self.examples)))
             random.Random(f"{seed}/{self.name}/{epoch}").shuffle(order)
@@ -84,13 +87,15 @@ def attach_lora(model: Any, settings: TrainSettings, *, four_bit: bool, seed: in
 
 
 def micro_batches(examples: list[Example], tokens: int) -> list[list[Example]]:
-    """`examples` in groups of similar length, each of at most `tokens` padded tokens if it can."""
+    """`examples` in order, in groups of at most `tokens` tokens; a longer example stands alone."""
     groups: list[list[Example]] = []
-    for example in sorted(examples, key=lambda example: len(example.ids)):
-        if groups and (len(groups[-1]) + 1) * len(example.ids) <= tokens:
-            groups[-1].append(example)
-        else:
-            groups.append([example])
+    room = 0
+    for example in examples:
+        if len(example.ids) > room:
+            groups.append([])
+            room = tokens
+        groups[-1].append(example)
+        room -= len(example.ids)
     return groups
 
 
@@ -106,11 +111,13 @@ def learning_rate(step: int, total: int, settings: TrainSettings) -> float:
 class Trainer:
     """State of one training run: model, optimizer, the losses so far."""
 
-    def __init__(self, model: Any, terms: list[Term], settings: TrainSettings, seed: int) -> None:
+    def __init__(
+        self, model: Any, terms: list[Term], settings: TrainSettings, epochs: int, seed: int
+    ) -> None:
         self.terms = terms
         self.settings = settings
         self.seed = seed
-        self.total = math.ceil(settings.epochs * len(terms[0].examples) / terms[0].batch_size)
+        self.total = math.ceil(epochs * len(terms[0].examples) / terms[0].batch_size)
         self.accelerator = Accelerator()
         if self.accelerator.num_processes > 1:
             raise UserError("Training on several processes is not supported yet; start one.")
@@ -130,20 +137,16 @@ class Trainer:
         rate = learning_rate(step, self.total, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        losses = {term.name: self._accumulate(term, step) for term in self.terms if term.weight > 0}
+        joining = [term for term in self.terms if term.weight > 0 and step % term.every == 0]
+        losses = {term.name: self._accumulate(term, step) for term in joining}
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        loss = sum(term.weight * losses[term.name] for term in self.terms if term.weight > 0)
+        loss = sum(term.weight * losses[term.name] for term in joining)
         epoch = (step + 1) * self.terms[0].batch_size / len(self.terms[0].examples)
-        numbers = {"epoch": epoch, "loss": loss, **losses, "learning_rate": rate}
-        self.rows.append(
-            {
-                "step": str(step + 1),
-                **{name: f"{number:.6g}" for name, number in numbers.items()},
-                "tokens": str(self.tokens),
-            }
-        )
+        numbers = {"epoch": epoch, "loss": loss, "learning_rate": rate, **losses}
+        shown = {name: f"{number:.6g}" for name, number in numbers.items()}
+        self.rows.append({"step": str(step + 1), **shown, "tokens": str(self.tokens)})
         if not math.isfinite(loss):
             raise UserError(f"The loss is {loss} at step {step + 1}; lower train.learning_rate.")
 
@@ -153,7 +156,7 @@ class Trainer:
         labels = sum(example.label_count for example in examples)
         total = 0.0
         for group in micro_batches(examples, self.settings.micro_batch_tokens):
-            batch = collate(group, self.accelerator.device)
+            batch = pack(group, self.accelerator.device)
             loss = term.loss_sum(self.accelerator.unwrap_model(self.model), batch) / labels
             self.accelerator.backward(term.weight * loss)
             total += loss.item()
@@ -183,7 +186,14 @@ class Trainer:
 
 
 def train(
-    model: Any, terms: list[Term], settings: TrainSettings, *, seed: int, work: Path, out: Path
+    model: Any,
+    terms: list[Term],
+    settings: TrainSettings,
+    *,
+    epochs: int,
+    seed: int,
+    work: Path,
+    out: Path,
 ) -> None:
     """Train the LoRA layers of `model`; write `out/adapter/` and `out/loss.csv`.
 
@@ -191,17 +201,20 @@ def train(
         model: from `attach_lora`.
         terms: the first one's examples define an epoch.
         settings: see params.yaml `train`.
+        epochs: passes over the first term's examples.
         seed: of the order of examples and of dropout.
         work: checkpoints go here, and the run continues from the one it finds.
         out: a folder.
 
     Raises:
-        UserError: no examples, or the loss is not finite.
+        UserError: no examples, steps without a term, or the loss is not finite.
     """
+    if not any(term.weight > 0 and term.every == 1 for term in terms):
+        raise UserError("Some steps would have no loss: give a term of weight above 0 every step.")
     for term in terms:
         if term.weight > 0 and not term.examples:
             raise UserError(f"No examples for the loss term `{term.name}`; see data/pseudo/.")
-    trainer = Trainer(model, terms, settings, seed)
+    trainer = Trainer(model, terms, settings, epochs, seed)
     checkpoint = work / "checkpoint.pt"
     if checkpoint.exists():
         trainer.load(checkpoint)
@@ -222,7 +235,9 @@ def train(
                 trainer.save(checkpoint)
     save_adapter(trainer.accelerator.unwrap_model(trainer.model), out / "adapter")
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(trainer.rows[0]), lineterminator="\n")
+    names = [term.name for term in terms if term.weight > 0]
+    columns = ["step", "epoch", "loss", *names, "learning_rate", "tokens"]
+    writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(trainer.rows)
     write_text(out / "loss.csv", text.getvalue())

@@ -8,12 +8,12 @@ from pathlib import Path
 from gcd.core.interfaces import load_method
 from gcd.core.params import read_params
 from gcd.core.stage import run, work_folder
-from gcd.data import pseudo_files, task_folder
+from gcd.data import prompt_file, pseudo_files
 
 
 def main(task: str, method: str) -> None:
-    params = read_params("seed", "model", "train", f"methods.{method}")
-    inputs = [Path("models/base/model.json"), task_folder(task), *pseudo_files(task)]
+    params = read_params("seed", "model", "train", f"tasks.{task}.training", f"methods.{method}")
+    inputs = [Path("models/base/model.json"), prompt_file(task), *pseudo_files(task)]
     with work_folder(f"fit-{task}-{method}", params, inputs) as work:
         load_method(method).fit(task, params, Path("models", task, method), work)
 

@@ -8,7 +8,7 @@ from gcd.core.language_model import BASE, load_language_model
 from gcd.core.params import read_params
 from gcd.core.records import PseudoInput, read_records
 from gcd.core.stage import run, work_folder
-from gcd.data import pseudo_folder, read_prompt, task_folder
+from gcd.data import prompt_file, pseudo_folder, read_prompt
 from gcd.synthesis import make_paired_outputs
 
 
@@ -17,7 +17,7 @@ def main(task: str) -> None:
     out = pseudo_folder(task)
     inputs = out / "inputs.jsonl"
     cell = f"make_paired_outputs-{task}"
-    with work_folder(cell, params, [BASE / "model.json", task_folder(task), inputs]) as work:
+    with work_folder(cell, params, [BASE / "model.json", prompt_file(task), inputs]) as work:
         model = load_language_model(params.model, work)
         made = make_paired_outputs(
             model,

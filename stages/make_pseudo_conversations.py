@@ -8,17 +8,19 @@ from gcd.core.language_model import BASE, load_language_model
 from gcd.core.params import read_params
 from gcd.core.records import PairedOutput, read_records
 from gcd.core.stage import run, work_folder
-from gcd.data import pseudo_folder, read_prompt, task_folder
+from gcd.data import prompt_file, pseudo_folder, read_prompt
 from gcd.role_play import make_pseudo_conversations
 
 
 def main(task: str) -> None:
-    params = read_params("seed", "model", "teacher", "make_pseudo_conversations")
+    params = read_params(
+        "seed", "model", "teacher", "make_pseudo_conversations", f"tasks.{task}.synthesis"
+    )
     settings = params.make_pseudo_conversations
     out = pseudo_folder(task)
     pairs = out / "paired_outputs.jsonl"
     cell = f"make_pseudo_conversations-{task}"
-    with work_folder(cell, params, [BASE / "model.json", task_folder(task), pairs]) as work:
+    with work_folder(cell, params, [BASE / "model.json", prompt_file(task), pairs]) as work:
         model = load_language_model(params.model, work)
         made = make_pseudo_conversations(
             model,
@@ -26,6 +28,7 @@ def main(task: str) -> None:
             read_records(pairs, PairedOutput),
             load_task(task),
             settings,
+            params.synthesis,
             params.teacher.max_new_tokens,
             params.seed,
         )

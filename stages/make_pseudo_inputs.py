@@ -6,26 +6,27 @@ python -m stages.make_pseudo_inputs os_interaction
 from gcd.core.interfaces import load_task
 from gcd.core.language_model import BASE, load_language_model
 from gcd.core.params import read_params
+from gcd.core.records import PseudoInput, read_records
 from gcd.core.stage import run, work_folder
-from gcd.data import pseudo_folder, read_prompt, task_folder
+from gcd.data import problems_file, prompt_file, pseudo_folder, read_prompt
 from gcd.synthesis import make_pseudo_inputs
 
 
 def main(task: str) -> None:
-    params = read_params("seed", "model", "make_pseudo_inputs")
+    params = read_params("seed", "model", "make_pseudo_inputs", f"tasks.{task}.synthesis")
     settings = params.make_pseudo_inputs
     module = load_task(task)
     out = pseudo_folder(task)
     cell = f"make_pseudo_inputs-{task}"
-    with work_folder(cell, params, [BASE / "model.json", task_folder(task)]) as work:
+    inputs = [BASE / "model.json", prompt_file(task), problems_file(task)]
+    with work_folder(cell, params, inputs) as work:
         demonstrations = [
-            sample.problem
-            for sample in module.read_samples(task_folder(task) / "demonstrations.jsonl")
+            problem.text for problem in read_records(problems_file(task), PseudoInput)
         ]
         model = load_language_model(params.model, work)
         prompt = read_prompt(task)[0]
         made = make_pseudo_inputs(
-            model, prompt, demonstrations, module.WORDING, settings, params.seed
+            model, prompt, demonstrations, module, settings, params.synthesis, params.seed
         )
         key = "make_pseudo_inputs.minimum"
         made.write(out / "inputs.jsonl", out / "inputs_counts.json", settings.minimum, key)

@@ -23,7 +23,7 @@ def main(task: str) -> None:
     cell = f"record_teacher_states-{task}"
     with work_folder(cell, params, [BASE / "model.json", task_folder(task)]) as work:
         agent = load_base_agent(params, read_prompt(task)[1], work)
-        episodes = play(
+        played = play(
             agent,
             module,
             params.task,
@@ -31,8 +31,9 @@ def main(task: str) -> None:
             task_name=task,
             row="full_prompt",
             live=params.run_episodes.live_environments,
+            work=work,
         )
-        states = visited_states(episodes, module, params.record_teacher_states.max_states)
+        states = visited_states(played, params.record_teacher_states.max_states)
         write_records(Path("data/teacher_states", f"{task}.jsonl"), states)
 
 

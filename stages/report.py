@@ -10,13 +10,15 @@ from gcd.core.errors import UserError
 from gcd.core.params import read_params
 from gcd.core.stage import run
 from gcd.cost import read_model
-from gcd.reporting import TaskResults, order_rows, read_losses, write_report
+from gcd.reporting import write_report
+from gcd.results import TaskResults, order_rows, read_losses
 from gcd.rows import read_rows
-from gcd.tables import data_table, read_json
+from gcd.tables import data_table, left_out_table, read_json
 
 REPORTS = Path("reports")
 MODELS = Path("models")
 PSEUDO = Path("data/pseudo")
+SAMPLES = Path("data/tasks")
 
 
 def main() -> None:
@@ -44,7 +46,9 @@ def main() -> None:
     for name in ("tables", "figures"):
         shutil.rmtree(REPORTS / name, ignore_errors=True)
     model = read_model(MODELS / "base/model.json")
-    write_report(results, data_table(PSEUDO), model, params.score.confidence, REPORTS)
+    left_out = left_out_table(SAMPLES, rows)
+    confidence = params.score.confidence
+    write_report(results, data_table(PSEUDO), left_out, model, confidence, REPORTS)
 
 
 if __name__ == "__main__":

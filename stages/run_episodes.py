@@ -5,6 +5,7 @@ python -m stages.run_episodes os_interaction gcd
 
 from pathlib import Path
 
+from gcd.agentbench import live_episodes, served
 from gcd.core.interfaces import load_method, load_task
 from gcd.core.language_model import BASE
 from gcd.core.params import read_params
@@ -21,14 +22,19 @@ def main(task: str, method: str) -> None:
     states = Path("data/teacher_states", f"{task}.jsonl")
     out = Path("reports/episodes", task, method)
     module = load_task(task)
+    live = params.run_episodes.live_environments
+    if params.task.backend == "agentbench":
+        module = served(module)
+        live = live_episodes(params.task.server, live)
     inputs = [BASE / "model.json", task_folder(task), fitted, states]
     with work_folder(f"run_episodes-{task}-{method}", params, inputs) as work:
         for row in load_method(method).rows(params.method):
             with loading():
                 agent = load_method(method).load_agent(row, task, params, fitted, work)
             samples = module.read_samples(task_folder(task) / "test.jsonl")
-            live = params.run_episodes.live_environments
-            episodes = play(agent, module, params.task, samples, task_name=task, row=row, live=live)
+            played = play(
+                agent, module, params.task, samples, task_name=task, row=row, live=live, work=work
+            )
             answers = answer_states(agent, module, read_records(states, TeacherState))
             write_records(out / row / "state_replies.jsonl", answers)
             write_records(
@@ -42,7 +48,7 @@ def main(task: str, method: str) -> None:
                     )
                 ],
             )
-            write_records(out / row / "episodes.jsonl", episodes)
+            write_records(out / row / "episodes.jsonl", [one.episode for one in played])
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-import gcd.sandbox
-from gcd import sandbox_command
-from gcd.sandbox import SandboxSettings
+import gcd.tasks.os_interaction.sandbox
+from gcd.tasks.os_interaction import sandbox_command
+from gcd.tasks.os_interaction.sandbox import SandboxSettings
 
 Run = Callable[[str], str]
 KINDS = ("bubblewrap", "unshare")
@@ -40,6 +40,8 @@ def use(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
         complaint = sandbox_command._starts(command)
         if complaint is not None:
             pytest.skip(f"unshare does not work here: {complaint}")
-        monkeypatch.setattr(gcd.sandbox, "sandbox_command", lambda *_: (kind, command))
+        monkeypatch.setattr(
+            gcd.tasks.os_interaction.sandbox, "sandbox_command", lambda *_: (kind, command)
+        )
     elif sandbox_command.sandbox_command(SETTINGS.disk_bytes, SETTINGS.user_id)[0] != kind:
         pytest.skip("bubblewrap does not work here")

@@ -125,18 +125,19 @@ def test_a_reply_of_one_token_needs_no_decoding() -> None:
     assert decode_flops(TINY, 0, 100, 0) == 0
 
 
-def turn(context: int, reply: int) -> Turn:
+def turn(context: int, reply: int, *, continues: bool = True) -> Turn:
     return Turn(
         reply="r",
         context_tokens=context,
         reply_tokens=reply,
         complete=True,
+        continues=continues,
         action=None,
         observation=None,
     )
 
 
-SESSION = [turn(3, 2), turn(8, 1), turn(12, 3)]
+SESSION = [turn(3, 2, continues=False), turn(8, 1), turn(12, 3)]
 
 
 def test_three_turns_by_hand() -> None:
@@ -151,6 +152,15 @@ def test_three_turns_by_hand() -> None:
     assert episode_flops(UNIT, SESSION, 5, 0, "session_cache") == 370 + 266 + 330 + decoded
     # prefix: the first turn reads 3 tokens after 5: forward(3|5) = 42 + 96 + 2 = 140.
     assert episode_flops(UNIT, SESSION, 5, 0, "prefix_cache") == 140 + 266 + 330 + decoded
+
+
+def test_a_conversation_that_starts_anew_shares_the_prompt_only() -> None:
+    # Contexts 8 and 13 of which the prompt has 5: forward(8|5) = 112 + 416 + 2 = 530.
+    anew = [turn(3, 2, continues=False), turn(8, 1, continues=False)]
+    first = episode_flops(UNIT, anew[:1], 5, 0, "session_cache")
+    assert episode_flops(UNIT, anew, 5, 0, "session_cache") == first + 530
+    # Without a prompt nothing is shared: the session is worth nothing.
+    assert len({episode_flops(UNIT, anew, 0, 0, regime) for regime in REGIMES}) == 1
 
 
 def test_session_cache_equals_a_real_session(llama: Any) -> None:
@@ -210,6 +220,8 @@ def make_row(prompt: int, turns: list[Turn], deployment: str = "base", adapter: 
             problem="p",
             status="completed" if played else "unknown",
             score=0.0,
+            measures={},
+            details={},
             prompt_tokens=prompt,
             turns=played,
             error=None,

@@ -7,7 +7,7 @@ from gcd.core.decoding import Sampling, decode, draw_from_nucleus, make_chooser
 from gcd.core.errors import UserError
 from gcd.core.journal import Journal
 from gcd.core.language_model import LanguageModel
-from gcd.core.params import ModelSettings
+from gcd.core.settings import ModelSettings
 from gcd.core.shared_prefix import attach_prefix, compute_prefix
 from tests.tiny import assistant, make_model, system, user
 

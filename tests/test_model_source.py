@@ -10,7 +10,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gcd.core.errors import UserError
-from gcd.core.params import HubSource, PathSource, PrepareModelSettings, WheelSource
+from gcd.core.settings import HubSource, PathSource, PrepareModelSettings, WheelSource
 from gcd.model_source import fetch_wheel_file, prepare
 from tests import tiny
 

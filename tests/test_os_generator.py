@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gcd.core.errors import UserError
-from gcd.os_generator import FAMILIES, generate
+from gcd.tasks.os_interaction.generator import FAMILIES, generate
 
 ABSOLUTE_PATH = re.compile(r"(?<!\S)/[a-z]+(?:/[a-z]+)+(?:\.[a-z]+)?")
 

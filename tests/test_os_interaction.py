@@ -1,7 +1,6 @@
 """OS interaction is played as AgentBench plays it, and the generated samples are sound."""
 
 import contextlib
-import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -11,11 +10,10 @@ import pytest
 
 from gcd.core.errors import UserError
 from gcd.core.params import read_params
-from gcd.sandbox import Sandbox
 from gcd.tasks import os_interaction
 from gcd.tasks.os_interaction import OsEnvironment, OsSample, Settings
+from gcd.tasks.os_interaction.sandbox import Sandbox
 from tests.conftest import ROOT
-from tests.realdata import realdata
 
 with contextlib.chdir(ROOT):
     SETTINGS: Settings = read_params("tasks.os_interaction").task
@@ -35,9 +33,8 @@ def sample(**evaluation: Any) -> OsSample:
         "description": "Which word is in /data/word?",
         "create": {"init": init},
         "evaluation": evaluation,
-        "labels": ["easy", "word"],
     }
-    return OsSample(index="hand-0", source=source)
+    return OsSample(index="hand-0", groups={}, source=source)
 
 
 def play(one: OsSample, *replies: str, **settings: Any) -> OsEnvironment:
@@ -263,37 +260,3 @@ def test_who_solves_every_sample_and_who_none(splits: Splits, agent: Player, sco
     with ThreadPoolExecutor(2) as pool:
         played = list(pool.map(score_of, samples))
     assert played == [(one.index, "completed", score) for one in samples]
-
-
-# AgentBench's own samples.
-
-# What the development file needs and this sandbox or the data folder has not got.
-UNSUPPORTED = {
-    3: "check/0.sh is not in the folder",
-    5: "check/0.sh is not in the folder",
-    8: "its own check refuses its own answer, 4.0K",
-    24: "chown and su need a second user, and there is one, who looks like root",
-    25: "init/stock-log.sh is not in the folder",
-}
-
-
-def test_agentbenchs_own_commands_pass_on_its_own_samples() -> None:
-    sources = json.loads(realdata("agentbench_v0.2", "dev.json").read_text())
-    results = {}
-    for number, source in enumerate(sources):
-        if number in UNSUPPORTED:
-            continue
-        one = OsSample(index=str(number), source=source)
-        with OsEnvironment(one, SETTINGS) as environment:
-            if "match" in source["evaluation"]:
-                answer = source["evaluation"]["match"]
-            else:
-                example = source["evaluation"]["example"]
-                command = example if isinstance(example, str) else example["code"]
-                environment.step(act(command))
-                shown = environment.messages[-1].content
-                answer = shown.removeprefix("The output of the OS:\n\n").strip()
-            environment.step(f"Act: answer({answer})")
-            results[number] = (environment.status, environment.score, environment.error)
-    assert set(results.values()) == {("completed", 1.0, None)}, results
-    assert len(results) == len(sources) - len(UNSUPPORTED)

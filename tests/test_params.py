@@ -43,10 +43,16 @@ def test_a_stage_gets_only_what_it_asked_for(write):
     ("old", "new", "section", "message"),
     [
         (
-            "  epochs:",
-            "  epoch: 1\n  epochs:",
+            "  max_length:",
+            "  length: 1\n  max_length:",
             "train",
-            r"unknown key `train\.epoch`; accepted: .*epochs",
+            r"unknown key `train\.length`; accepted: .*max_length",
+        ),
+        (
+            "      epochs:",
+            "      epoch: 1\n      epochs:",
+            "tasks.os_interaction.training",
+            r"unknown key `tasks\.os_interaction\.training\.epoch`; accepted: epochs, batch_size",
         ),
         (
             "    rank:",

@@ -18,12 +18,13 @@ FOLDERS = {"task": "tasks", "method": "methods"}
 # From the bottom up: a module may import its own layer and those before it.
 LAYERS = [
     "core",
+    "benchmark_sources",
+    "history_window",
+    "agentbench_api",
+    "agentbench",
     "data",
     "agents",
     "model_source",
-    "sandbox_supervisor",
-    "sandbox_command",
-    "sandbox",
     "synthesis",
     "role_play",
     "rollout",
@@ -37,10 +38,8 @@ LAYERS = [
     "transcripts",
     "figures",
     "tables",
+    "results",
     "reporting",
-    "os_judging",
-    "os_families_hard",
-    "os_generator",
     "tasks",
     "methods",
     "stages",
@@ -67,6 +66,12 @@ def closure(roots: set[Path]) -> set[Path]:
     return seen
 
 
+def module_of(folder: str, key: str) -> Path:
+    """A method is a file, a task a folder with its helpers."""
+    path = ROOT / "gcd" / folder / key
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
 def cells():
     """Every stage, and for a matrix stage every cell, with the values that fill its ${item.*}."""
     found = []
@@ -84,7 +89,7 @@ def test_stage_lists_every_file_it_imports(name, item):
     roots = {entry}
     for axis, key in item.items():
         if f"load_{axis}" in entry.read_text():
-            roots.add(ROOT / "gcd" / FOLDERS[axis] / f"{key}.py")
+            roots.add(module_of(FOLDERS[axis], key))
     listed = set()
     for dependency in STAGES[name]["deps"]:
         path = dependency
@@ -108,7 +113,8 @@ def test_stage_lists_every_parameter_it_reads(name):
 
 @pytest.mark.parametrize("folder", FOLDERS.values())
 def test_every_key_is_a_module_and_every_module_a_key(folder):
-    assert {path.stem for path in (ROOT / "gcd" / folder).glob("[a-z]*.py")} == set(PARAMS[folder])
+    modules = {path.stem for path in (ROOT / "gcd" / folder).glob("[a-z]*")}
+    assert modules == set(PARAMS[folder])
 
 
 def test_imports_point_downwards():
@@ -116,7 +122,7 @@ def test_imports_point_downwards():
         parts = [part.removesuffix(".py") for part in path.relative_to(ROOT).parts]
         return LAYERS.index(parts[1] if parts[0] == "gcd" else parts[0])
 
-    modules = [*ROOT.glob("gcd/*/*.py"), *ROOT.glob("gcd/[a-z]*.py"), *ROOT.glob("stages/*.py")]
+    modules = [*ROOT.glob("gcd/*/**/*.py"), *ROOT.glob("gcd/[a-z]*.py"), *ROOT.glob("stages/*.py")]
     upward = [
         (str(module.relative_to(ROOT)), str(target.relative_to(ROOT)))
         for module in modules
@@ -130,4 +136,4 @@ def test_readme_shows_the_recorded_results():
     shown = (
         (ROOT / "README.md").read_text().split("<!-- results -->")[1].split("<!-- /results -->")[0]
     )
-    assert (ROOT / "reports/tables/os_interaction_results.md").read_text() in shown
+    assert (ROOT / "reports/tables/summary.md").read_text() in shown

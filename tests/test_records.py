@@ -5,8 +5,8 @@ import pytest
 from gcd.core.errors import UserError
 from gcd.core.interfaces import Reply
 from gcd.core.journal import Journal
-from gcd.core.prompt import parse_prompt, read_prompt_text
-from gcd.core.records import PseudoInput, read_records, write_records, write_text
+from gcd.core.prompt import format_prompt, parse_prompt, read_prompt_text
+from gcd.core.records import Message, PseudoInput, read_records, write_records, write_text
 
 RECORDS = [PseudoInput(index=0, text="one"), PseudoInput(index=1, text="zwei\u2028 ünd\n'\"")]
 
@@ -70,6 +70,27 @@ def test_prompt_turns():
         ("user", "hi"),
         ("assistant", "yes\n\nno"),
     ]
+
+
+@pytest.mark.parametrize("system", [[], [Message(role="system", content="Rules.\n\nMore.")]])
+@pytest.mark.parametrize(
+    "text", ["a", "\na\n\nb \t\n", "a &#10; b", "<!-- user --> inside", "\r\nß"]
+)
+def test_prompt_files_hold_messages_exactly(tmp_path, system, text):
+    turns = [Message(role="user", content=text), Message(role="assistant", content=text)]
+    messages = [*system, *turns, *turns]
+    path = tmp_path / "prompt.md"
+    write_text(path, format_prompt(messages, "p") + "\n")
+    assert parse_prompt(read_prompt_text(path), "p") == messages
+
+
+@pytest.mark.parametrize(
+    "text", ["a\n<!-- assistant -->\nb", "<!-- user -->", "&#10;a", "a&#32;", "\u2028a", ""]
+)
+def test_what_a_prompt_file_cannot_hold_is_refused(text):
+    messages = [Message(role="user", content=text), Message(role="assistant", content="b")]
+    with pytest.raises(UserError, match=r"^p: "):
+        format_prompt(messages, "p")
 
 
 def test_plain_text_is_a_system_prompt():

@@ -10,12 +10,21 @@ import pytest
 from markdown_it import MarkdownIt
 
 from gcd.core.errors import UserError
-from gcd.core.records import Action, AgentRecord, Episode, StateReply, Turn
+from gcd.core.records import (
+    Action,
+    AgentRecord,
+    Episode,
+    SkippedSample,
+    StateReply,
+    Turn,
+    write_records,
+)
 from gcd.cost import ModelRecord, cost_tasks
-from gcd.reporting import TaskResults, loss_terms, order_rows, read_losses, write_report
+from gcd.reporting import render_left_out, write_report
+from gcd.results import TaskResults, loss_terms, order_rows, read_losses
 from gcd.rows import FULL_PROMPT, Row
 from gcd.scoring import Bootstrap, score_tasks
-from gcd.tables import data_table, interval, markdown, read_json
+from gcd.tables import data_table, interval, left_out_table, markdown, read_json
 from gcd.transcripts import MESSAGE_LINES, choose_samples, escape, fence, printable
 from tests.tiny import ARCHITECTURE
 
@@ -45,6 +54,7 @@ def make_episode(row: str, index: int, score: float, reply: str, tier: str) -> E
             context_tokens=12,
             reply_tokens=6,
             complete=True,
+            continues=False,
             action=Action(kind="bash", content="ls"),
             observation=reply,
         ),
@@ -53,6 +63,7 @@ def make_episode(row: str, index: int, score: float, reply: str, tier: str) -> E
             context_tokens=40,
             reply_tokens=3,
             complete=False,
+            continues=False,
             action=None,
             observation=None,
         ),
@@ -65,6 +76,8 @@ def make_episode(row: str, index: int, score: float, reply: str, tier: str) -> E
         problem=reply,
         status="completed",
         score=score,
+        measures={},
+        details={},
         prompt_tokens=0,
         turns=turns,
         error=None,
@@ -91,6 +104,11 @@ def make_row(row: str, scores: list[float], replies: list[str]) -> Row:
             )
         ],
     )
+
+
+LEFT_OUT = pd.DataFrame(
+    [{"Task": "os", "What": "not played", "Reason": "needs <apt>", "Samples": 2, "First": "s-1"}]
+)
 
 
 def make_results(replies: list[str]) -> TaskResults:
@@ -125,7 +143,7 @@ def make_results(replies: list[str]) -> TaskResults:
 def write(folder: Path, replies: list[str]) -> dict[str, bytes]:
     """Write the report; returns {file: bytes}."""
     data = pd.DataFrame([{"Task": "os", "Data": "inputs", "Kept": 3}])
-    write_report([make_results(replies)], data, MODEL, 0.95, folder)
+    write_report([make_results(replies)], data, LEFT_OUT, MODEL, 0.95, folder)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
@@ -148,6 +166,7 @@ def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
         "tables/os_relative_costs.md",
         "tables/os_results.csv",
         "tables/os_results.md",
+        "tables/summary.md",
         *(
             f"figures/os_{name}.{kind}"
             for name in ("success", "success_against_cost", "loss")
@@ -264,6 +283,35 @@ def test_losses_are_read_for_trained_methods_only(tmp_path: Path) -> None:
     (folder / "loss.csv").write_text("step,loss\n1,2\n", encoding="utf-8")
     with pytest.raises(UserError, match="learning_rate"):
         read_losses(tmp_path, ROWS)
+
+
+def test_what_was_left_out_is_counted_by_reason(tmp_path: Path) -> None:
+    (tmp_path / "os").mkdir()
+    skipped = [SkippedSample(index=f"s-{n}", reason="needs apt") for n in range(3)]
+    write_records(tmp_path / "os" / "skipped.jsonl", skipped)
+    row = make_row("gcd", [1, 0, 0], ["ls"])
+    row.episodes[1] = row.episodes[1].model_copy(
+        update={"status": "task error", "error": "boom", "index": "broken"}
+    )
+    assert left_out_table(tmp_path, {"os": {"gcd": row}}).to_dict("records") == [
+        {
+            "Task": "os",
+            "What": "not played",
+            "Reason": "needs apt",
+            "Samples": 3,
+            "First": "s-0",
+        },
+        {
+            "Task": "os",
+            "What": "gcd: task error, scored 0",
+            "Reason": "boom",
+            "Samples": 1,
+            "First": "broken",
+        },
+    ]
+    (tmp_path / "os" / "skipped.jsonl").write_text("")
+    none = left_out_table(tmp_path, {"os": {"gcd": make_row("gcd", [1], ["ls"])}})
+    assert "none broke" in render_left_out(none)
 
 
 def test_data_counts(tmp_path: Path) -> None:

@@ -27,18 +27,20 @@ def shrink(params: dict[str, Any]) -> None:
     """Numbers small enough for a minute."""
     params["prepare_model"]["source"] = "path"
     params["prepare_model"]["path"]["folder"] = "mine"
-    task = params["tasks"]["os_interaction"]
+    [task] = params["tasks"].values()
     for split, count in (("demonstrations", 8), ("development", 4), ("test", 6)):
         task[split]["count"] = count
     task["max_turns"] = 3
     params["teacher"]["max_new_tokens"] = 60
     params["run_episodes"]["max_new_tokens"] = 60
-    params["make_pseudo_inputs"] |= {"count": 6, "minimum": 3, "max_requests": 6}
-    params["make_pseudo_inputs"] |= {"demonstrations": 2, "per_request": 6, "temperature": 1.0}
+    task["synthesis"] |= {"inputs": 6, "per_request": 6, "max_turns": 3}
+    task["training"] |= {"epochs": 2, "batch_size": 2}
+    params["make_pseudo_inputs"] |= {"minimum": 3, "max_requests": 6}
+    params["make_pseudo_inputs"] |= {"demonstrations": 2, "temperature": 1.0}
     for stage in ("make_paired_outputs", "make_reasons", "make_pseudo_conversations"):
         params[stage]["minimum"] = 1
-    params["make_pseudo_conversations"] |= {"max_turns": 3, "end_token": "[END]"}
-    params["train"] |= {"epochs": 2, "batch_size": 2, "checkpoint_every": 1}
+    params["make_pseudo_conversations"]["end_token"] = "[END]"
+    params["train"]["checkpoint_every"] = 1
     params["train"]["lora"]["rank"] = 4
     params["score"]["bootstrap_samples"] = 100
 
@@ -47,15 +49,12 @@ def shrink(params: dict[str, Any]) -> None:
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny model that has learnt the protocol."""
     folder = tmp_path_factory.mktemp("taught")
-    tokenizer = tiny.make_tokenizer()
-    model = tiny.make_model(tokenizer)
-    tiny.teach(model, tokenizer, 150)
-    tiny.save(model, tokenizer, folder)
+    tiny.save_taught(tiny.OS_INTERACTION, folder)
     return folder
 
 
 def make_repository(folder: Path, taught: Path) -> Path:
-    """A copy of the repository's sources with shrunken parameters and the tiny model."""
+    """A copy of the repository's sources with one task, shrunken parameters and the tiny model."""
     for name in ("gcd", "stages", "data/prompts"):
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
@@ -65,6 +64,7 @@ def make_repository(folder: Path, taught: Path) -> Path:
     (folder / "data/prompts/os_interaction.md").write_text(tiny.PROMPT)
     yaml = YAML()
     params = yaml.load(ROOT / "params.yaml")
+    params["tasks"] = {"os_interaction": params["tasks"]["os_interaction"]}
     shrink(params)
     yaml.dump(params, folder / "params.yaml")
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
@@ -161,7 +161,12 @@ def run_stage(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 @pytest.mark.parametrize(
     ("old", "new", "stage", "message"),
     [
-        ("  epochs: 2", "  epoch: 2", ["stages.check_params"], "key `train.epochs` is missing"),
+        (
+            "  max_length:",
+            "  length:",
+            ["stages.check_params"],
+            "key `train.max_length` is missing",
+        ),
         ("  source: path", "  source: web", ["stages.check_params"], "'wheel', 'hub' or 'path'"),
         ("folder: mine", "folder: nowhere", ["stages.prepare_model"], "holds no config.json"),
     ],

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from gcd.core.interfaces import Reply
-from gcd.core.records import Action, Conversation
+from gcd.core.records import Action, Conversation, Episode, TeacherState
 from gcd.rollout import CONTEXT_LIMIT, answer_states, play, visited_states
 from tests.tiny import assistant, user
 
@@ -16,6 +18,7 @@ class Countdown:
 
     index: str
     start: int
+    forgets: bool = False  # every turn starts a conversation of its own
 
     @property
     def problem(self) -> str:
@@ -32,20 +35,21 @@ class CountdownEnvironment:
     messages: Conversation = field(default_factory=list)
     status: str = "running"
     score: float = 0.0
+    measures: dict[str, float] = field(default_factory=dict)
+    details: dict[str, str] = field(default_factory=dict)
     error: str | None = None
     left: int = 0
     closed: bool = False
 
     def __enter__(self) -> "CountdownEnvironment":
         self.left = self.sample.start
-        self.messages.append(user(self.sample.problem))
+        self.messages = [user(self.sample.problem)]
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.closed = True
 
     def step(self, reply: str) -> str | None:
-        self.messages.append(assistant(reply))
         if reply != str(self.left - 1):
             self.status = "agent invalid action"
             return None
@@ -53,7 +57,8 @@ class CountdownEnvironment:
         if self.left == 0:
             self.status, self.score = "completed", 1.0
             return None
-        self.messages.append(user(f"left: {self.left}"))
+        seen = [] if self.sample.forgets else [*self.messages, assistant(reply)]
+        self.messages = [*seen, user(f"left: {self.left}")]
         return self.messages[-1].content
 
 
@@ -66,9 +71,6 @@ class CountdownTask:
     def start(self, sample: Countdown, settings: Any) -> CountdownEnvironment:
         self.started.append(CountdownEnvironment(sample))
         return self.started[-1]
-
-    def first_message(self, problem: str) -> str:
-        return problem
 
     def parse_action(self, reply: str) -> Action | None:
         return Action(kind="say", content=reply) if reply.isdigit() else None
@@ -95,16 +97,25 @@ def count_down(message: str) -> str:
     return str(int(message.removesuffix(".").split()[-1]) - 1)
 
 
-def played(agent: ScriptedAgent, starts: list[int], live: int) -> tuple[list[Any], Any]:
+def played(
+    agent: ScriptedAgent,
+    starts: list[int],
+    live: int,
+    *,
+    forgets: bool = False,
+    work: Path | None = None,
+) -> tuple[list[Episode], list[TeacherState], Any]:
     task: Any = CountdownTask()
-    samples = [Countdown(f"s{number}", start) for number, start in enumerate(starts)]
-    episodes = play(agent, task, None, samples, task_name="count", row="me", live=live)
-    return episodes, task
+    samples = [Countdown(f"s{number}", start, forgets) for number, start in enumerate(starts)]
+    with TemporaryDirectory() as folder:
+        place = work or Path(folder)
+        made = play(agent, task, None, samples, task_name="count", row="me", live=live, work=place)
+    return [one.episode for one in made], visited_states(made, limit=9), task
 
 
 def test_an_oracle_scores_1_in_every_sample_and_order_is_kept() -> None:
     agent = ScriptedAgent(count_down)
-    episodes, task = played(agent, [3, 1, 2], live=2)
+    episodes, _, task = played(agent, [3, 1, 2], live=2)
     assert [(episode.index, episode.score, len(episode.turns)) for episode in episodes] == [
         ("s0", 1.0, 3),
         ("s1", 1.0, 1),
@@ -117,27 +128,35 @@ def test_an_oracle_scores_1_in_every_sample_and_order_is_kept() -> None:
 
 
 def test_the_number_of_live_episodes_changes_nothing() -> None:
-    one, _ = played(ScriptedAgent(count_down), [3, 1, 2], live=1)
-    all_at_once, _ = played(ScriptedAgent(count_down), [3, 1, 2], live=9)
-    assert one == all_at_once
+    one = played(ScriptedAgent(count_down), [3, 1, 2], live=1)
+    all_at_once = played(ScriptedAgent(count_down), [3, 1, 2], live=9)
+    assert one[:2] == all_at_once[:2]
+
+
+def test_a_killed_run_plays_only_what_is_missing(tmp_path: Path) -> None:
+    whole = played(ScriptedAgent(count_down), [3, 1, 2], live=1, work=tmp_path)
+    (tmp_path / "me-2.jsonl").unlink()
+    agent = ScriptedAgent(count_down)
+    again = played(agent, [3, 1, 2], live=1, work=tmp_path)
+    assert again[:2] == whole[:2]
+    assert len(agent.asked) == 2
 
 
 def test_a_silent_agent_scores_0() -> None:
-    episodes, _ = played(ScriptedAgent(lambda message: ""), [3, 1], live=2)
+    episodes, _, _ = played(ScriptedAgent(lambda message: ""), [3, 1], live=2)
     assert [episode.score for episode in episodes] == [0.0, 0.0]
     assert [episode.turns[0].action for episode in episodes] == [None, None]
 
 
 def test_a_conversation_that_does_not_fit_ends_its_episode_only() -> None:
     agent = ScriptedAgent(lambda message: None if message == "left: 2" else count_down(message))
-    episodes, _ = played(agent, [3, 2], live=2)
+    episodes, _, _ = played(agent, [3, 2], live=2)
     assert [episode.status for episode in episodes] == [CONTEXT_LIMIT, "completed"]
     assert [len(episode.turns) for episode in episodes] == [1, 2]
 
 
-def test_visited_states_are_what_the_agent_read_before_each_reply() -> None:
-    episodes, task = played(ScriptedAgent(count_down), [2, 1], live=2)
-    states = visited_states(episodes, task, limit=9)
+def test_states_are_what_the_agent_read_before_each_reply() -> None:
+    _, states, _ = played(ScriptedAgent(count_down), [2, 1], live=2)
     assert [state.messages for state in states] == [
         [user("Count down from 2.")],
         [user("Count down from 2."), assistant("1"), user("left: 1")],
@@ -145,13 +164,18 @@ def test_visited_states_are_what_the_agent_read_before_each_reply() -> None:
     ]
     assert [state.index for state in states] == [0, 1, 2]
     assert [state.action and state.action.content for state in states] == ["1", "0", "0"]
-    limited = visited_states(episodes, task, limit=2)
-    assert limited == states[:2]
+
+
+def test_a_turn_continues_unless_the_task_starts_anew() -> None:
+    """What a session's cache may hold: everything so far, or nothing but the prompt."""
+    for forgets, expected in ((False, [False, True, True]), (True, [False, False, False])):
+        [episode], states, _ = played(ScriptedAgent(count_down), [3], 1, forgets=forgets)
+        assert [turn.continues for turn in episode.turns] == expected
+        assert [len(state.messages) for state in states] == ([1, 1, 1] if forgets else [1, 3, 5])
 
 
 def test_state_replies_pair_the_rows_action_with_the_teachers() -> None:
-    episodes, task = played(ScriptedAgent(count_down), [2], live=1)
-    states = visited_states(episodes, task, limit=9)
+    _, states, task = played(ScriptedAgent(count_down), [2], live=1)
     agent = ScriptedAgent(lambda message: None if "left" in message else "1")
     answers = answer_states(agent, task, states)
     first = Action(kind="say", content="1")
@@ -160,3 +184,18 @@ def test_state_replies_pair_the_rows_action_with_the_teachers() -> None:
         (None, Action(kind="say", content="0")),
     ]
     assert answers[1].reply == ""
+
+
+def test_states_are_asked_shortest_first_so_that_sessions_can_go_on() -> None:
+    _, states, task = played(ScriptedAgent(count_down), [3, 2], live=2)
+    asked: list[list[int]] = []
+
+    class Watched(ScriptedAgent):
+        def reply(self, conversations):
+            asked.append([len(messages) for messages in conversations])
+            return super().reply(conversations)
+
+    answers = answer_states(Watched(count_down), task, states)
+    assert asked == [[1, 1], [3, 3], [5]]
+    assert [answer.index for answer in answers] == [0, 1, 2, 3, 4]
+    assert all(answer.action == answer.teacher_action for answer in answers)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gcd.sandbox import Output, Sandbox, SandboxError
+from gcd.tasks.os_interaction.sandbox import Output, Sandbox, SandboxError
 from tests.conftest import ROOT
 from tests.sandboxes import AS_ROOT, KINDS, MIB, SETTINGS, Run, use
 
@@ -92,7 +92,7 @@ def test_no_capabilities_and_no_way_to_get_some(run: Run) -> None:
 
 
 def test_looks_like_root_and_is_an_unprivileged_user(sandbox: Sandbox) -> None:
-    assert sandbox.run("id -u; hostname; echo $HOME; pwd").text == "0\nsandbox\n/root\n/\n"
+    assert sandbox.run("id -u; hostname; echo $HOME; pwd").text == "0\nsandbox\n/root\n/root\n"
     mapped = sandbox.run("cat /proc/self/uid_map").text.split()
     owner = subprocess.run(
         ["ps", "-o", "uid=", "-p", str(sandbox._process.pid)], capture_output=True, check=True

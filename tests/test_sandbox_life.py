@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-import gcd.sandbox
-from gcd import sandbox_command
+import gcd.tasks.os_interaction.sandbox
 from gcd.core.errors import UserError
-from gcd.sandbox import Sandbox
+from gcd.tasks.os_interaction import sandbox_command
+from gcd.tasks.os_interaction.sandbox import Sandbox
 from tests.conftest import ROOT
 from tests.sandboxes import AS_ROOT, KINDS, SETTINGS, use
 
@@ -63,15 +63,15 @@ def test_everything_dies_with_the_program(program: str) -> None:
     mark = f"{os.getpid()}.25"
     script = f"""
         import sys, time, shutil
-        import gcd.sandbox
-        from gcd import sandbox_command
-        from gcd.sandbox import Sandbox, SandboxSettings
+        import gcd.tasks.os_interaction.sandbox
+        from gcd.tasks.os_interaction import sandbox_command
+        from gcd.tasks.os_interaction.sandbox import Sandbox, SandboxSettings
         settings = SandboxSettings.model_validate_json('''{SETTINGS.model_dump_json()}''')
         if {program!r} == "unshare":
             command = sandbox_command.unshare_command(shutil.which("unshare"), 1 << 20, 61000)
             if sandbox_command._starts(command):
                 sys.exit(7)
-            gcd.sandbox.sandbox_command = lambda *_: ("unshare", command)
+            gcd.tasks.os_interaction.sandbox.sandbox_command = lambda *_: ("unshare", command)
         with Sandbox(settings) as box:
             box.run("setsid sleep {mark} & sleep 0.2")
             # The staged program outlives a kill -9: for the test to remove.
@@ -119,7 +119,7 @@ def test_unprivileged_users_get_a_sandbox_too() -> None:
     if subprocess.run(probe, env=environment, capture_output=True, check=False).returncode:
         pytest.skip("another user cannot read this checkout or its Python")
     script = f"""
-        from gcd.sandbox import Sandbox, SandboxSettings
+        from gcd.tasks.os_interaction.sandbox import Sandbox, SandboxSettings
         settings = SandboxSettings.model_validate_json('''{SETTINGS.model_dump_json()}''')
         with Sandbox(settings) as box:
             print(box.kind, box.run("id -u; touch /file").text, box.run_script("ls /file", []).text)
@@ -153,6 +153,8 @@ def test_never_without_a_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_machine_that_does_not_come_up_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gcd.sandbox, "sandbox_command", lambda *_: ("unshare", ("/bin/false",)))
+    monkeypatch.setattr(
+        gcd.tasks.os_interaction.sandbox, "sandbox_command", lambda *_: ("unshare", ("/bin/false",))
+    )
     with pytest.raises(UserError, match="did not start"), Sandbox(SETTINGS):
         pass

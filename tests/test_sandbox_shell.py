@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gcd.sandbox import Output, Sandbox
+from gcd.tasks.os_interaction.sandbox import Output, Sandbox
 from tests.sandboxes import SETTINGS
 
 
@@ -40,7 +40,7 @@ def test_a_dead_shell_is_replaced_in_the_same_machine(box: Sandbox, command: str
     box.run("echo kept > /tmp/file; cd /tmp")
     output = box.run(command)
     assert (output.exit_code, output.timed_out) == (None, False)
-    assert box.run("pwd; cat /tmp/file") == Output("/\nkept\n", 0, False)
+    assert box.run("pwd; cat /tmp/file") == Output("/root\nkept\n", 0, False)
 
 
 @pytest.mark.parametrize(
@@ -150,4 +150,4 @@ def test_the_agent_cannot_make_a_failing_check_pass(box: Sandbox, trick: str) ->
     assert box.run_script("stat /nowhere && exit 0; exit 5", []).exit_code == 5
     python = "import re, os\nraise SystemExit(6)"
     assert box.run_script(python, [], "python").exit_code == 6
-    assert box.run_script("pwd; echo out", []).text == "/\nout\n"
+    assert box.run_script("pwd; echo out", []).text == "/root\nout\n"

@@ -24,6 +24,7 @@ def make_turns(actions: list[Action | None]) -> list[Turn]:
             context_tokens=10 + 30 * place,
             reply_tokens=5,
             complete=True,
+            continues=False,
             action=action,
             observation=None,
         )
@@ -46,6 +47,8 @@ def make_episode(
         problem="p",
         status=status,
         score=score,
+        measures={},
+        details={},
         prompt_tokens=0,
         turns=make_turns([act()] if actions is None else actions),
         error=None,
@@ -181,7 +184,7 @@ def test_teacher_agreement_near_misses() -> None:
 
 def test_metrics_without_cases_are_left_out() -> None:
     row = make_row([make_episode("1", 0.0, [], status="unknown")])
-    assert set(score_row(row, row, BOOTSTRAP)) == {"success_rate"}
+    assert set(score_row(row, row, BOOTSTRAP)) == {"success_rate", "mean_score"}
 
 
 def test_tiers_share_out_the_samples() -> None:

@@ -9,11 +9,6 @@ import pytest
 from gcd.core.errors import UserError
 from gcd.core.interfaces import Reply, load_task
 from gcd.core.language_model import LanguageModel
-from gcd.core.params import (
-    MakePseudoConversationsSettings,
-    MakePseudoInputsSettings,
-    MakeReasonsSettings,
-)
 from gcd.core.prompt import parse_prompt
 from gcd.core.records import (
     Conversation,
@@ -23,6 +18,12 @@ from gcd.core.records import (
     Reason,
     read_records,
 )
+from gcd.core.settings import (
+    MakePseudoConversationsSettings,
+    MakePseudoInputsSettings,
+    MakeReasonsSettings,
+    SynthesisSettings,
+)
 from gcd.role_play import environment_prompt, make_pseudo_conversations, swap_roles
 from gcd.synthesis import Synthesis, make_paired_outputs, make_pseudo_inputs, make_reasons
 from tests.tiny import ANSWER, BASH, OUTPUT, PROMPT, assistant, system, user
@@ -30,23 +31,26 @@ from tests.tiny import ANSWER, BASH, OUTPUT, PROMPT, assistant, system, user
 os_interaction = load_task("os_interaction")
 TEACHER = parse_prompt(PROMPT, "prompt")
 INPUTS = MakePseudoInputsSettings(
-    count=4,
     minimum=1,
     max_requests=3,
     demonstrations=2,
-    per_request=4,
     temperature=1.0,
     top_p=1.0,
-    max_new_tokens=50,
-    max_characters=40,
+)
+SIZES = SynthesisSettings(
+    inputs=4,
+    per_request=4,
+    input_tokens=50,
+    input_characters=40,
+    reasons=9,
+    max_turns=3,
+    environment_tokens=30,
 )
 CONVERSATIONS = MakePseudoConversationsSettings(
     minimum=1,
-    max_turns=3,
     temperature=1.0,
     top_p=1.0,
     end_token="[END]",
-    environment_max_new_tokens=30,
 )
 
 
@@ -88,8 +92,9 @@ def pair(index: int, teacher: str = BASH) -> PairedOutput:
 
 def inputs_from(lines: str) -> Synthesis[PseudoInput]:
     made = model(lambda prompt, conversation: lines)
-    wording = os_interaction.WORDING
-    return make_pseudo_inputs(made, "PROMPT", ["demo one", "demo two"], wording, INPUTS, 0)
+    return make_pseudo_inputs(
+        made, "PROMPT", ["demo one", "demo two"], os_interaction, INPUTS, SIZES, 0
+    )
 
 
 def test_inputs_are_the_new_lines_of_the_list() -> None:
@@ -121,13 +126,18 @@ def test_inputs_ask_in_rounds_and_stop_at_the_count() -> None:
             for n, place in ((3, "here"), (4, "there"), (5, "up"))
         )
     )
-    wording = os_interaction.WORDING
     made = make_pseudo_inputs(
-        cast(LanguageModel, scripted), "PROMPT", ["demo one", "demo two"], wording, INPUTS, 0
+        cast(LanguageModel, scripted),
+        "PROMPT",
+        ["demo one", "demo two"],
+        os_interaction,
+        INPUTS,
+        SIZES,
+        0,
     )
     # One request of four is asked for; it gives three, so a second one follows.
     assert len(scripted.calls) == 2
-    assert len(made.kept) == INPUTS.count
+    assert len(made.kept) == SIZES.inputs
     assert "PROMPT" in scripted.calls[0][0][0].content
     for _, _, options in scripted.calls:
         assert {line.split(". ")[1] for line in options["openings"][0].strip().split("\n")} == {
@@ -201,7 +211,7 @@ def converse(
         return agent if prompt == TEACHER else environment
 
     return make_pseudo_conversations(
-        model(answer), TEACHER, pairs, os_interaction, CONVERSATIONS, 50, 0
+        model(answer), TEACHER, pairs, os_interaction, CONVERSATIONS, SIZES, 50, 0
     )
 
 

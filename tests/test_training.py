@@ -1,5 +1,6 @@
 """The training loop: end points, invariances, what moves, resuming."""
 
+import csv
 import hashlib
 from dataclasses import replace
 
@@ -8,14 +9,12 @@ import torch
 from peft import PeftModel
 
 from gcd.core.errors import UserError
-from gcd.core.params import LoraSettings, TrainSettings
+from gcd.core.settings import LoraSettings, TrainSettings
 from gcd.losses import Example, token_loss_sum
 from gcd.training import Term, Trainer, attach_lora, learning_rate, micro_batches, train
 from tests.tiny import make_model
 
 SETTINGS = TrainSettings(
-    epochs=3,
-    batch_size=2,
     micro_batch_tokens=1000,
     max_length=100,
     learning_rate=0.01,
@@ -31,8 +30,8 @@ EXAMPLES = [
 ]
 
 
-def term(name="sft", weight=1.0, batch_size=2):
-    return Term(name, weight, EXAMPLES, 0, batch_size, token_loss_sum)
+def term(name="sft", weight=1.0, batch_size=2, every=1):
+    return Term(name, weight, EXAMPLES, 0, batch_size, every, token_loss_sum)
 
 
 def run(tokenizer, tmp_path, name, terms, settings=SETTINGS, seed=0):
@@ -40,7 +39,7 @@ def run(tokenizer, tmp_path, name, terms, settings=SETTINGS, seed=0):
     model = attach_lora(make_model(tokenizer), settings, four_bit=False, seed=seed)
     out, work = tmp_path / name, tmp_path / f"{name}-work"
     work.mkdir(exist_ok=True)
-    train(model, terms, settings, seed=seed, work=work, out=out)
+    train(model, terms, settings, epochs=3, seed=seed, work=work, out=out)
     files = sorted(path for path in out.rglob("*") if path.is_file())
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
@@ -62,7 +61,7 @@ def test_weight_one_and_zero_is_the_first_term_alone(tokenizer, tmp_path):
 
 def test_weight_zero_trains_on_the_second_term_only(tokenizer, tmp_path):
     """λ = 0: the conversations have no influence, only their number sets the steps."""
-    other = Term("sft", 0.0, list(reversed(EXAMPLES)), 0, 2, token_loss_sum)
+    other = Term("sft", 0.0, list(reversed(EXAMPLES)), 0, 2, 1, token_loss_sum)
     first = run(tokenizer, tmp_path, "a", [term("sft", 0.0), term("prompt_generation", 1.0, 1)])
     second = run(tokenizer, tmp_path, "b", [other, term("prompt_generation", 1.0, 1)])
     assert first == second
@@ -89,7 +88,7 @@ def test_micro_batches_do_not_change_the_gradient(tokenizer):
             }
         )
         model = attach_lora(make_model(tokenizer), settings, four_bit=False, seed=0)
-        trainer = Trainer(model, [term(batch_size=5)], settings, seed=0)
+        trainer = Trainer(model, [term(batch_size=5)], settings, epochs=1, seed=0)
         trainer.model.train()
         trainer._accumulate(trainer.terms[0], 0)
         gradients.append(
@@ -102,7 +101,7 @@ def test_micro_batches_do_not_change_the_gradient(tokenizer):
 def test_micro_batches_respect_the_limit_and_keep_every_example():
     groups = micro_batches(EXAMPLES, 16)
     assert sorted(len(e.ids) for group in groups for e in group) == [4, 5, 6, 7, 8]
-    assert all(len(g) * max(len(e.ids) for e in g) <= 16 for g in groups)
+    assert all(sum(len(e.ids) for e in g) <= 16 for g in groups)
     assert len(micro_batches(EXAMPLES, 1)) == len(EXAMPLES)
 
 
@@ -113,11 +112,29 @@ def test_every_example_once_an_epoch():
     assert drawn[:5] != drawn[5:]
 
 
+def test_a_term_joins_every_so_many_steps(tokenizer, tmp_path):
+    """Steps 1, 3, 5, …: as many batches as it joins steps, in the same order as always."""
+    run(tokenizer, tmp_path, "both", [term(), term("other", batch_size=1, every=2)])
+    with (tmp_path / "both/loss.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [bool(row["other"]) for row in rows] == [step % 2 == 0 for step in range(8)]
+    for row in rows:
+        expected = float(row["sft"]) + float(row["other"] or 0)
+        assert float(row["loss"]) == pytest.approx(expected, rel=1e-4)
+    drawn = [term(batch_size=1, every=2).draw(step, 0) for step in range(0, 10, 2)]
+    assert drawn == [term(batch_size=1).draw(step, 0) for step in range(5)]
+
+
+def test_steps_without_a_loss_are_refused(tokenizer, tmp_path):
+    with pytest.raises(UserError, match="no loss"):
+        run(tokenizer, tmp_path, "none", [term(weight=0.0), term("other", every=2)])
+
+
 def test_only_the_adapter_moves_and_it_learns(tokenizer, tmp_path):
-    settings = SETTINGS.model_copy(update={"epochs": 80, "learning_rate": 0.05})
+    settings = SETTINGS.model_copy(update={"learning_rate": 0.05})
     model = attach_lora(make_model(tokenizer), settings, four_bit=False, seed=0)
     before = {name: value.clone() for name, value in model.named_parameters()}
-    train(model, [term()], settings, seed=0, work=tmp_path, out=tmp_path)
+    train(model, [term()], settings, epochs=80, seed=0, work=tmp_path, out=tmp_path)
     for name, value in model.named_parameters():
         assert ("lora_" in name) == (not torch.equal(value, before[name])), name
     losses = [
@@ -128,7 +145,7 @@ def test_only_the_adapter_moves_and_it_learns(tokenizer, tmp_path):
 
 def test_saved_adapter_loads_to_the_same_logits(tokenizer, tmp_path):
     model = attach_lora(make_model(tokenizer), SETTINGS, four_bit=False, seed=0)
-    train(model, [term()], SETTINGS, seed=0, work=tmp_path, out=tmp_path)
+    train(model, [term()], SETTINGS, epochs=3, seed=0, work=tmp_path, out=tmp_path)
     loaded = PeftModel.from_pretrained(make_model(tokenizer), str(tmp_path / "adapter"))
     ids = torch.tensor([[5, 6, 7]])
     assert torch.equal(loaded.eval()(input_ids=ids).logits, model.eval()(input_ids=ids).logits)
@@ -170,7 +187,7 @@ def test_no_examples_is_an_error(tokenizer, tmp_path):
 def test_four_bit_base_trains_and_reloads(tokenizer, tmp_path):
     """QLoRA on the CPU: NF4 base, LoRA on top, the same logits after reloading both."""
     from gcd.core import language_model
-    from gcd.core.params import ModelSettings
+    from gcd.core.settings import ModelSettings
     from tests.tiny import save
 
     save(make_model(tokenizer), tokenizer, tmp_path / "base")
@@ -181,7 +198,7 @@ def test_four_bit_base_trains_and_reloads(tokenizer, tmp_path):
         base, _ = language_model.load_base(settings)
         assert type(base.model.layers[0].mlp.up_proj).__name__ == "Linear4bit"
         model = attach_lora(base, SETTINGS, four_bit=True, seed=0)
-        train(model, [term()], SETTINGS, seed=0, work=tmp_path, out=tmp_path)
+        train(model, [term()], SETTINGS, epochs=3, seed=0, work=tmp_path, out=tmp_path)
         loaded, _, deployment, trained = language_model.load_with_adapter(
             settings, tmp_path / "adapter"
         )

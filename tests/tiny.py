@@ -5,6 +5,8 @@ that the whole pipeline runs on it in miniature.
 """
 
 import random
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +60,21 @@ Act: answer(3)
 """
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
+@dataclass(frozen=True)
+class Material:
+    """What the tiny model is taught about a task: the prompt's demonstrations, over and over."""
+
+    task: Any
+    prompt: str
+    problems: Callable[[str], str]  # from a noun
+
+
+OS_INTERACTION = Material(
+    load_task("os_interaction"), PROMPT, lambda noun: f"How many files are in /{noun}?"
+)
+
+
+def make_tokenizer(material: Material | None = None) -> PreTrainedTokenizerFast:
     """Byte-level BPE with ChatML's two control tokens; `<|im_end|>` ends a turn and pads."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -69,7 +85,8 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    texts = [message.content for lesson in lessons(random.Random(0)) for message in lesson]
+    taught = lessons(random.Random(0), material or OS_INTERACTION)
+    texts = [message.content for lesson in taught for message in lesson]
     tokenizer.train_from_iterator([*texts, " ".join(NOUNS), "system user assistant"] * 4, trainer)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -117,39 +134,37 @@ ANSWER = "Think: done.\n\nAct: answer(3)"
 OUTPUT = "The output of the OS:\n\n3"
 
 
-os_interaction = load_task("os_interaction")
-
-
-def lessons(rng: random.Random) -> list[Conversation]:
+def lessons(rng: random.Random, material: Material) -> list[Conversation]:
     """One conversation of each kind that the pipeline asks a model for."""
-    names = rng.sample(NOUNS, 8)
-    wording = os_interaction.WORDING
-    problem = os_interaction.first_message(f"How many files are in /{names[0]}?")
-    prompt = parse_prompt(PROMPT, "prompt")
+    task = material.task
+    problems = [material.problems(noun) for noun in rng.sample(NOUNS, 8)]
+    prompt = parse_prompt(material.prompt, "prompt")
+    demonstration = [message for message in prompt if message.role != "system"]
+    act = [user(task.first_message(problems[0])), *demonstration[1:]]
     inputs = synthesis.INPUTS_REQUEST.format(
-        agent=wording.agent, problem=wording.problem, prompt=PROMPT.strip()
+        agent=task.WORDING.agent, problem=task.WORDING.problem, prompt=material.prompt.strip()
     )
     question = synthesis.INPUTS_QUESTION.format(count=8)
-    reasons = synthesis.REASON_REQUEST.format(prompt=PROMPT.strip())
-    lines = [f"{n}. How many files are in /{name}?" for n, name in enumerate(names, start=1)]
-    act = [user(problem), assistant(BASH), user(OUTPUT), assistant(ANSWER)]
-    environment = role_play.environment_prompt(prompt, os_interaction, "[END]")
+    reasons = synthesis.REASON_REQUEST.format(prompt=material.prompt.strip())
+    lines = [f"{n}. {problem}" for n, problem in enumerate(problems, start=1)]
+    environment = role_play.environment_prompt(prompt, task, "[END]")
     return [
         [system(inputs), user(question), assistant("\n".join(lines))],
         [*prompt, *act],
-        [user(problem), assistant("Hello there.")],
+        [act[0], assistant("Hello there.")],
         [system(reasons), user("Input: x"), assistant("The prompt says so.")],
         [*environment, *role_play.swap_roles(act[:3])],
     ]
 
 
-def teach(model: LlamaForCausalLM, tokenizer: Any, steps: int) -> None:
+def teach(model: LlamaForCausalLM, tokenizer: Any, material: Material, steps: int) -> None:
     """Train the whole model on lessons of all kinds."""
     rng = random.Random(0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     model.train()
     for _ in range(steps):
-        rows = [render(tokenizer, lesson, generation_header=False) for lesson in lessons(rng)]
+        taught = lessons(rng, material)
+        rows = [render(tokenizer, lesson, generation_header=False) for lesson in taught]
         width = max(len(row.ids) for row in rows)
         ids = torch.tensor([row.ids + [0] * (width - len(row.ids)) for row in rows])
         marks = [row.supervised + [False] * (width - len(row.ids)) for row in rows]
@@ -158,6 +173,14 @@ def teach(model: LlamaForCausalLM, tokenizer: Any, steps: int) -> None:
         optimizer.step()
         optimizer.zero_grad()
     model.eval()
+
+
+def save_taught(material: Material, folder: Path) -> None:
+    """A tiny model that has learnt to act in one task, in transformers' format."""
+    tokenizer = make_tokenizer(material)
+    model = make_model(tokenizer)
+    teach(model, tokenizer, material, 150)
+    save(model, tokenizer, folder)
 
 
 def save(model: LlamaForCausalLM, tokenizer: Any, folder: Path) -> None:

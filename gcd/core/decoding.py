@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from gcd.core.roomy_cache import new_cache
+from gcd.core.sessions import Layers
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -93,6 +96,23 @@ def pad_left(sequences: list[list[int]], device: torch.device) -> tuple[Tensor, 
     return ids, mask
 
 
+def _fill(cache: DynamicCache, past: list[Layers | None], device: torch.device) -> Tensor:
+    """Put what was read before into `cache`, padded on the left; returns its mask [batch, n]."""
+    lengths = [layers[0][0].shape[1] if layers else 0 for layers in past]
+    width = max(lengths)
+    mask = torch.tensor([[0] * (width - n) + [1] * n for n in lengths], device=device)
+    known = next((layers for layers in past if layers), [])
+    for number, pair in enumerate(known):
+        heads, _, size = pair[0].shape
+        stacked = [pair[0].new_zeros(len(past), heads, width, size) for _ in range(2)]
+        for row, layers in enumerate(past):
+            if layers:
+                for whole, part in zip(stacked, layers[number], strict=True):
+                    whole[row, :, width - lengths[row] :] = part
+        cache.update(*stacked, number)
+    return mask
+
+
 @torch.inference_mode()
 def decode(
     model: Any,
@@ -102,6 +122,8 @@ def decode(
     stop: set[int],
     choose: Callable[[Tensor, list[int]], list[int]],
     finished: Callable[[], object],
+    past: list[Layers | None] | None = None,
+    keep: Callable[[int, Layers], None] | None = None,
 ) -> list[list[int]]:
     """New ids of each sequence, up to and with its end token or `max_new_tokens`.
 
@@ -111,12 +133,31 @@ def decode(
         stop: ids that end a sequence.
         choose: see `make_chooser`.
         finished: called once for each sequence that ends.
+        past: keys and values of what precedes each sequence (after the shared prompt), if any.
+        keep: called once for each sequence with its number and all its keys and values, from
+            `past` to the last id but one.
     """
     ids, mask = pad_left(sequences, model.device)
-    cache = DynamicCache(config=model.config)
+    cache = new_cache(model.config)
+    read = [len(sequence) for sequence in sequences]  # how many keys each sequence has of its own
+    if past:
+        before = _fill(cache, past, model.device)
+        mask = torch.cat([before, mask], dim=1)
+        read = [own + int(held) for own, held in zip(read, before.sum(1), strict=True)]
     made: list[list[int]] = [[] for _ in sequences]
     rows = list(range(len(sequences)))  # which sequence each row of the tensors holds
     running = set(rows)
+
+    def release(places: list[int]) -> None:
+        if keep is None:
+            return
+        for place in places:
+            row = rows[place]
+            # A finished row that is still in the batch goes on reading: those keys are no use.
+            columns = mask[place].nonzero()[: read[row] + len(made[row]) - 1, 0]
+            layers = [(item.keys[place], item.values[place]) for item in cache.layers]
+            keep(row, [(keys[:, columns], values[:, columns]) for keys, values in layers])
+
     while running:
         positions = prefix_length + (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         logits = model(
@@ -139,8 +180,10 @@ def decode(
         mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
         # Finished rows are dropped when a quarter is done: each drop copies the whole cache.
         if running and len(running) <= 0.75 * len(rows):
-            keep = [place for place, row in enumerate(rows) if row in running]
-            cache.batch_select_indices(torch.tensor(keep, device=mask.device))
-            ids, mask = ids[keep], mask[keep]
-            rows = [rows[place] for place in keep]
+            stay = [place for place, row in enumerate(rows) if row in running]
+            release([place for place, row in enumerate(rows) if row not in running])
+            cache.batch_select_indices(torch.tensor(stay, device=mask.device))
+            ids, mask = ids[stay], mask[stay]
+            rows = [rows[place] for place in stay]
+    release(list(range(len(rows))))
     return made

@@ -1,7 +1,7 @@
 """The two contracts of the repository: what a task is, and what a method is.
 
-A task is a module in `gcd/tasks/`, a method a module in `gcd/methods/`; its key in params.yaml is
-its file name. Modules satisfy these protocols; there is no base class and no registry.
+A task is a package in `gcd/tasks/`, a method a module in `gcd/methods/`; its key in params.yaml
+is its name. Modules satisfy these protocols; there is no base class and no registry.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from pydantic import BaseModel
 
-from gcd.core.records import Action, Conversation
+from gcd.core.records import Action, Conversation, SkippedSample
 from gcd.core.timings import loading
 
 if TYPE_CHECKING:
@@ -33,9 +33,13 @@ class Wording:
 class Environment(Protocol):
     """One running sample. A context manager: leaving it ends everything that it started."""
 
-    messages: Conversation  # what the agent reads next, without its prompt; ends in a user turn
+    # What the agent reads next, without its prompt; ends in a user turn. A list of its own every
+    # time: never changed in place.
+    messages: Conversation
     status: str  # "running" until the episode ends, then AgentBench's status
     score: float  # in [0, 1], 0.0 while running
+    measures: dict[str, float]  # the parts of the score, the same names in every sample of a task
+    details: dict[str, str]  # how the sample is played and judged, e.g. {"backend": "embedded"}
     error: str | None  # why the sample could not start or broke
 
     def __enter__(self) -> Environment: ...
@@ -50,21 +54,30 @@ class Sample(Protocol):
     @property
     def index(self) -> str: ...
     @property
-    def problem(self) -> str: ...
+    def problem(self) -> str:
+        """One line: what a user brings."""
+
     @property
-    def groups(self) -> dict[str, str]: ...
+    def groups(self) -> dict[str, str]:
+        """Labels that results are broken down by; "tier" gets a success rate of its own."""
 
 
 class Task(Protocol):
-    """A module in `gcd/tasks/`."""
+    """A package in `gcd/tasks/`."""
 
     Settings: type[BaseModel]  # its section of params.yaml, without defaults
     WORDING: Wording
 
-    def write_samples(self, settings: BaseModel, out: Path) -> None:
-        """Write `development.jsonl`, `test.jsonl` and `demonstrations.jsonl` into `out`."""
+    def write_samples(self, settings: BaseModel, out: Path) -> list[SkippedSample]:
+        """Write `development.jsonl`, `test.jsonl` and `demonstrations.jsonl` into `out`.
+
+        Returns the samples of the benchmark that cannot be played, each with its reason.
+        """
 
     def read_samples(self, path: Path) -> list[Sample]: ...
+
+    def is_problem(self, text: str) -> bool:
+        """Whether an invented line has the form of a problem of this task."""
 
     def first_message(self, problem: str) -> str:
         """The user turn that brings `problem` to the agent."""
@@ -115,7 +128,7 @@ class Method(Protocol):
 
 
 def load_task(name: str) -> Task:
-    """The module gcd/tasks/<name>.py."""
+    """The package gcd/tasks/<name>."""
     with loading():
         return cast(Task, import_module(f"gcd.tasks.{name}"))
 

@@ -6,12 +6,13 @@ padding is masked.
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -21,8 +22,9 @@ from gcd.core.decoding import Sampling, decode, make_chooser
 from gcd.core.errors import UserError
 from gcd.core.interfaces import Reply
 from gcd.core.journal import Journal
-from gcd.core.params import ModelSettings
 from gcd.core.records import Conversation, Message
+from gcd.core.sessions import Layers, Sessions
+from gcd.core.settings import ModelSettings
 from gcd.core.shared_prefix import Prefix, attach_prefix, compute_prefix, detach_prefix
 from gcd.core.timings import loading
 
@@ -137,6 +139,7 @@ class LanguageModel:
         progress: str,
         sampling: Sampling | None = None,
         openings: list[str] | None = None,
+        sessions: Sessions | None = None,
     ) -> list[Reply | None]:
         """One reply to each conversation, greedy unless `sampling` is given.
 
@@ -147,6 +150,8 @@ class LanguageModel:
             progress: what the progress bar says.
             openings: for each conversation, text the reply is made to begin with; it is part of
                 `Reply.text`.
+            sessions: what the call for the turn before left. Such replies are not in the journal:
+                with other turns' keys at hand they would differ in rounding.
 
         Returns:
             Replies in the order given; None where the conversation does not fit the context.
@@ -162,6 +167,8 @@ class LanguageModel:
         prefix_ids = requests[0][0] if requests else []
         suffixes = [suffix for _, suffix in requests]
         room = self._room(len(prefix_ids), max_new_tokens)
+        if sessions:
+            sessions.begin()
         replies: list[Reply | None] = [None] * len(suffixes)
         interval = 1.0 if sys.stderr.isatty() else 15.0
         with tqdm(total=len(suffixes), desc=progress, unit="reply", mininterval=interval) as bar:
@@ -169,26 +176,58 @@ class LanguageModel:
                 texts = [suffixes[index] for index in batch]
                 settings = [max_new_tokens, sampling and asdict(sampling)]
                 key = Journal.key(prefix_ids, batch, texts, settings)
-                done = self._journal.get(key) if self._journal else None
+                journal = None if sessions else self._journal
+                done = journal.get(key) if journal else None
                 if done is None:
-                    self._attach(prefix_ids)
                     choose = make_chooser(sampling, batch)
-                    stop = stop_ids(self.tokenizer)
-                    length = len(prefix_ids)
-                    made = decode(
-                        self.model, length, texts, max_new_tokens, stop, choose, bar.update
+                    made = self._decode(
+                        prefix_ids, texts, max_new_tokens, choose, bar.update, sessions
                     )
                     done = [
                         self._reply(ids, len(suffixes[index]), openings[index])
                         for index, ids in zip(batch, made, strict=True)
                     ]
-                    if self._journal:
-                        self._journal.put(key, done)
+                    if journal:
+                        journal.put(key, done)
                 else:
                     bar.update(len(batch))
                 for index, reply in zip(batch, done, strict=True):
                     replies[index] = reply
         return replies
+
+    def _decode(
+        self,
+        prefix_ids: list[int],
+        texts: list[list[int]],
+        max_new_tokens: int,
+        choose: Callable[[Tensor, list[int]], list[int]],
+        finished: Callable[[], object],
+        sessions: Sessions | None,
+    ) -> list[list[int]]:
+        """`decode` behind the prompt, reading only what no session holds."""
+        self._attach(prefix_ids)
+        stop = stop_ids(self.tokenizer)
+        if sessions is None:
+            return decode(
+                self.model, len(prefix_ids), texts, max_new_tokens, stop, choose, finished
+            )
+        past = [sessions.find(ids) for ids in texts]
+        held = [layers[0][0].shape[1] if layers else 0 for layers in past]
+        kept: dict[int, Layers] = {}
+        made = decode(
+            self.model,
+            len(prefix_ids),
+            [ids[length:] for ids, length in zip(texts, held, strict=True)],
+            max_new_tokens,
+            stop,
+            choose,
+            finished,
+            past,
+            kept.__setitem__,
+        )
+        for row, layers in kept.items():
+            sessions.hold(texts[row] + made[row][:-1], len(texts[row]), layers)
+        return made
 
     def _room(self, prompt_tokens: int, max_new_tokens: int) -> int:
         """How many tokens a conversation may have; raises UserError if the prompt leaves none."""

@@ -10,161 +10,32 @@ The file is read with ruamel.yaml, the parser that DVC uses: PyYAML would read `
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from gcd.core.errors import UserError
 from gcd.core.interfaces import load_method, load_task
+from gcd.core.settings import (
+    MakePairedOutputsSettings,
+    MakePseudoConversationsSettings,
+    MakePseudoInputsSettings,
+    MakeReasonsSettings,
+    ModelSettings,
+    PrepareModelSettings,
+    RecordTeacherStatesSettings,
+    RunEpisodesSettings,
+    ScoreSettings,
+    Section,
+    SynthesisSettings,
+    TeacherSettings,
+    TrainingSettings,
+    TrainSettings,
+)
 
 FILE = Path("params.yaml")
-
-Count = Annotated[int, Field(gt=0)]
-Positive = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class Section(BaseModel):
-    """A section of params.yaml: every key required, no other key allowed, exact types."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class WheelSource(Section):
-    """A model file inside a Python wheel. Checksums are SHA-256."""
-
-    package: str
-    version: str
-    sha256: str
-    file: str
-    file_sha256: str
-
-
-class HubSource(Section):
-    """A repository of the model hub; `revision` is a commit, a tag or a branch."""
-
-    id: str
-    revision: str
-
-
-class PathSource(Section):
-    """A local folder in transformers' format."""
-
-    folder: str
-
-
-class PrepareModelSettings(Section):
-    """Where the base model comes from: `source` picks one of the three."""
-
-    source: Literal["wheel", "hub", "path"]
-    wheel: WheelSource
-    hub: HubSource
-    path: PathSource
-
-
-class ModelSettings(Section):
-    """How the base model is loaded, and how many tokens a batch of generation may hold."""
-
-    quantization: Literal["none", "nf4"]
-    dtype: Literal["float32", "bfloat16"]
-    batch_tokens: Count
-
-
-class TeacherSettings(Section):
-    """How long an agent turn of the prompted teacher (and of the student) may get."""
-
-    max_new_tokens: Count
-
-
-class MakePseudoInputsSettings(Section):
-    """How pseudo inputs are asked for.
-
-    `per_request` new inputs are asked after `demonstrations` shown ones, in at most `max_requests`
-    requests, until `count` are kept; fewer than `minimum` are an error.
-    """
-
-    count: Count
-    minimum: Count
-    max_requests: Count
-    demonstrations: Count
-    per_request: Count
-    temperature: Positive
-    top_p: Share
-    max_new_tokens: Count
-    max_characters: Count
-
-
-class MakePairedOutputsSettings(Section):
-    """Fewer than `minimum` usable pairs are an error."""
-
-    minimum: Count
-
-
-class MakeReasonsSettings(Section):
-    """Sampling of reasons; fewer than `minimum` usable ones are an error."""
-
-    minimum: Count
-    temperature: Positive
-    top_p: Share
-    max_new_tokens: Count
-
-
-class MakePseudoConversationsSettings(Section):
-    """Self role-playing: at most `max_turns` agent turns; the environment, which is sampled, ends
-    the conversation with `end_token`."""
-
-    minimum: Count
-    max_turns: Count
-    temperature: Positive
-    top_p: Share
-    end_token: str
-    environment_max_new_tokens: Count
-
-
-class LoraSettings(Section):
-    """LoRA on all linear layers."""
-
-    rank: Count
-    alpha: Count
-    dropout: Share
-
-
-class TrainSettings(Section):
-    """The one training loop. `batch_size` counts conversations an optimizer step."""
-
-    epochs: Count
-    batch_size: Count
-    micro_batch_tokens: Count
-    max_length: Count
-    learning_rate: Positive
-    warmup_share: Share
-    weight_decay: Annotated[float, Field(ge=0)]
-    gradient_clip: Positive
-    checkpoint_every: Count
-    lora: LoraSettings
-
-
-class RecordTeacherStatesSettings(Section):
-    """How many teacher-visited states every row answers."""
-
-    max_states: Count
-
-
-class RunEpisodesSettings(Section):
-    """Length of an agent turn in tokens, and how many episodes are played at the same time."""
-
-    max_new_tokens: Count
-    live_environments: Count
-
-
-class ScoreSettings(Section):
-    """Level of the intervals, and resamples of the bootstrap."""
-
-    confidence: Annotated[float, Field(gt=0, lt=1)]
-    bootstrap_samples: Count
-
 
 SECTIONS: dict[str, type[Section] | type[int]] = {
     "seed": int,
@@ -182,11 +53,18 @@ SECTIONS: dict[str, type[Section] | type[int]] = {
 }
 
 
+TASK_PARTS: dict[str, type[Section]] = {
+    "synthesis": SynthesisSettings,
+    "training": TrainingSettings,
+}
+
+
 class Params:
     """The sections that a stage asked for, as attributes; any other raises AttributeError.
 
     `tasks.<name>` arrives as `.task`, `methods.<name>` as `.method` (typed by the module's own
-    Settings), and the bare name `methods` as the list of its keys.
+    Settings), `tasks.<name>.synthesis` and `tasks.<name>.training` as `.synthesis` and `.training`,
+    and the bare name `methods` as the list of its keys.
     """
 
     seed: int
@@ -202,6 +80,8 @@ class Params:
     run_episodes: RunEpisodesSettings
     score: ScoreSettings
     task: Any
+    synthesis: SynthesisSettings
+    training: TrainingSettings
     method: Any
     methods: list[str]
 
@@ -255,11 +135,22 @@ def check_section(name: str, model: type[BaseModel] | type[int], raw: Any) -> An
         raise UserError(_describe(name, model, error)) from error
 
 
+def _find(file: dict[str, Any], section: str) -> Any:
+    """What stands under a dotted key; raises UserError if nothing does."""
+    found: Any = file
+    for key in section.split("."):
+        if not isinstance(found, dict) or key not in found:
+            raise UserError(f"{FILE}: key `{section}` is missing.")
+        found = found[key]
+    return found
+
+
 def read_params(*sections: str) -> Params:
     """Read and check the named sections of params.yaml.
 
     Args:
-        sections: top-level keys, or `tasks.<name>`, `methods.<name>`, or `methods` for its keys.
+        sections: top-level keys, or `tasks.<name>`, `tasks.<name>.<part>`, `methods.<name>`, or
+            `methods` for its keys.
 
     Raises:
         UserError: a key is unknown, missing or mistyped.
@@ -268,18 +159,16 @@ def read_params(*sections: str) -> Params:
     values: dict[str, Any] = {}
     raw: dict[str, Any] = {}
     for section in sections:
-        group, _, name = section.partition(".")
-        if group not in file or (name and name not in (file[group] or {})):
-            raise UserError(f"{FILE}: key `{section}` is missing.")
+        group, name, part = [*section.split("."), "", ""][:3]
+        raw[section] = _find(file, section)
         if section == "methods":
             values["methods"] = raw[section] = list(file["methods"])
+        elif part:
+            values[part] = check_section(section, TASK_PARTS[part], raw[section])
         elif group == "tasks":
-            raw[section] = file[group][name]
             values["task"] = check_section(section, load_task(name).Settings, raw[section])
         elif group == "methods":
-            raw[section] = file[group][name]
             values["method"] = check_section(section, load_method(name).Settings, raw[section])
         else:
-            raw[section] = file[section]
             values[section] = check_section(section, SECTIONS[section], raw[section])
     return Params(values, raw)

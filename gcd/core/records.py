@@ -81,14 +81,16 @@ class Turn(Record):
 
     `context_tokens` counts the conversation the agent read before this reply, with the header
     that opens the reply and without the agent's own prompt. `complete` is false where the reply
-    was cut at its token limit. `action` is None where the reply held none. `observation` is None
-    after the last turn.
+    was cut at its token limit. `continues` says that the conversation begins with the turn before
+    and its reply, so that a session's cache holds them; the first turn and one after a reset do
+    not. `action` is None where the reply held none. `observation` is None after the last turn.
     """
 
     reply: str
     context_tokens: int
     reply_tokens: int
     complete: bool
+    continues: bool
     action: Action | None
     observation: str | None
 
@@ -98,9 +100,11 @@ class Episode(Record):
 
     `status` is AgentBench's: "completed", "agent invalid action", "agent context limit",
     "task limit reached", "unknown" (the sample could not be started) or "task error". `score` is
-    in [0, 1]. `groups` are the sample's labels that results are broken down by, e.g.
-    {"tier": "easy", "family": "count_files"}. `prompt_tokens` is what the agent carries in every
-    call. `error` explains "unknown" and "task error"; such episodes count as 0.
+    in [0, 1]; `measures` are the task's own parts of it, e.g. {"action_f1": 0.5}, the same names
+    in every episode of a task. `groups` are the sample's labels that results are broken down by,
+    e.g. {"tier": "easy", "family": "count_files"}. `details` tells how it was played and judged:
+    {"backend": "embedded"}. `prompt_tokens` is what the agent carries in every call. `error`
+    explains "unknown" and "task error"; such episodes count as 0.
     """
 
     task: str
@@ -110,9 +114,25 @@ class Episode(Record):
     problem: str
     status: str
     score: float
+    measures: dict[str, float]
+    details: dict[str, str]
     prompt_tokens: int
     turns: list[Turn]
     error: str | None
+
+
+class Played(Record):
+    """An episode, and for each of its turns the conversation that the agent read before it."""
+
+    episode: Episode
+    read: list[Conversation]
+
+
+class SkippedSample(Record):
+    """A benchmark's sample that was left out, and why."""
+
+    index: str
+    reason: str
 
 
 class TeacherState(Record):

@@ -10,7 +10,8 @@ from typing import Any
 from gcd.adapters import conversation_term, fit_adapter
 from gcd.agents import load_adapted_agent
 from gcd.core.interfaces import Agent
-from gcd.core.params import Count, Params, Section, Share
+from gcd.core.params import Params
+from gcd.core.settings import Count, Section, Share
 from gcd.data import read_pseudo_data
 from gcd.examples import prompt_generation_examples
 from gcd.losses import token_loss_sum
@@ -18,13 +19,14 @@ from gcd.training import Term
 
 
 class Settings(Section):
-    """`sft_weight` is λ; `pg_batch_size` counts PG examples an optimizer step.
+    """`sft_weight` is λ; `pg_batch_size` PG examples join every `pg_every`-th optimizer step.
 
     `pg_max_length` cuts PG targets at so many tokens; null trains the whole prompt and reason.
     """
 
     sft_weight: Share
     pg_batch_size: Count
+    pg_every: Count
     pg_max_length: Count | None
 
 
@@ -51,6 +53,7 @@ def fit(task: str, params: Params, out: Path, work: Path) -> None:
                 examples=generation.examples,
                 truncated=generation.truncated,
                 batch_size=settings.pg_batch_size,
+                every=settings.pg_every,
                 loss_sum=token_loss_sum,
             ),
         ]

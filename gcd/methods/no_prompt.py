@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from gcd.core.interfaces import Agent
-from gcd.core.params import Params, Section
+from gcd.core.params import Params
 from gcd.core.records import write_text
+from gcd.core.settings import Section
 
 
 class Settings(Section):

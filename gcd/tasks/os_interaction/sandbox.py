@@ -6,7 +6,12 @@ of the host's, and limits on processes, memory, files, output and time. Everythi
 the block, and with the program that opened it, however that dies.
 
 It keeps a clumsy or curious model from doing harm. It is no security boundary against a determined
-attacker with a kernel exploit: run untrusted models in a virtual machine.
+attacker with a kernel exploit: run untrusted models in Docker or a virtual machine. Memory is
+limited for each process, not for all together, and each of the file systems in memory (/, /usr,
+/etc, /dev/shm) by itself. Without bubblewrap, `unshare` leaves the caller's session keyring to be
+read. What a check script itself starts or reads may be the agent's, as in AgentBench.
+
+Which program makes it, and why: `python -m gcd.tasks.os_interaction`.
 
 Three programs run inside. A supervisor, which only we talk to, starts init and check scripts in
 fresh processes that the agent's shell cannot influence; it is process 1, which nothing inside can
@@ -17,7 +22,6 @@ pipe of its own, so nothing it prints can be mistaken for that.
 
 import base64
 import os
-import re
 import secrets
 import select
 import subprocess
@@ -26,11 +30,22 @@ from dataclasses import dataclass
 from typing import BinaryIO, Self
 
 from gcd.core.errors import UserError
-from gcd.core.params import Count, Section
-from gcd.sandbox_command import sandbox_command
-from gcd.sandbox_supervisor import GONE, GROUPS, KILL_SHELL, KILL_YOUNGER, SUPERVISOR, USERS
-
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07]*\x07|[@-Z\\-_])|\r")
+from gcd.core.settings import Count, Section
+from gcd.tasks.os_interaction.sandbox_command import ENVIRONMENT, announce, sandbox_command
+from gcd.tasks.os_interaction.sandbox_filter import opened_filter
+from gcd.tasks.os_interaction.sandbox_supervisor import (
+    GONE,
+    GROUPS,
+    KILL_SHELL,
+    KILL_YOUNGER,
+    READ_SUPERVISOR,
+    REPLACED,
+    STOP_AGENT,
+    SUPERVISOR,
+    UNTOUCHED,
+    USERS,
+)
+from gcd.tasks.os_interaction.sandbox_text import clean, quote
 
 
 class SandboxSettings(Section):
@@ -66,17 +81,6 @@ class SandboxError(Exception):
     """All processes of the sandbox are gone: killed from inside, or out of time."""
 
 
-def _clean(data: bytes) -> str:
-    return _ESCAPES.sub("", data.decode("utf-8", errors="replace")).replace("\0", "")
-
-
-def _quote(text: str) -> str:
-    """A shell word on one line that bash reads as `text` without starting a program."""
-    for character, escaped in (("\\", r"\\"), ("'", r"\'"), ("\n", r"\n"), ("\0", "")):
-        text = text.replace(character, escaped)
-    return f"$'{text}'"
-
-
 def _ticks() -> int:
     """Clock ticks since boot, the unit of a process's start time in /proc."""
     return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
@@ -91,6 +95,7 @@ class Sandbox:
 
     def __init__(self, settings: SandboxSettings) -> None:
         self.settings = settings
+        announce(settings.disk_bytes, settings.user_id)
         self.kind, self._command = sandbox_command(settings.disk_bytes, settings.user_id)
 
     def __enter__(self) -> Self:
@@ -101,6 +106,10 @@ class Sandbox:
         supervisor = SUPERVISOR.format(
             users=USERS,
             groups=GROUPS,
+            home=ENVIRONMENT["HOME"],
+            untouched=UNTOUCHED,
+            replaced=base64.b64encode(REPLACED.encode()).decode(),
+            output_bytes=limits.output_bytes,
             processes=limits.processes,
             memory_kib=limits.memory_bytes // 1024,
             file_blocks=limits.file_bytes // 1024,
@@ -110,16 +119,18 @@ class Sandbox:
             output=output,
             ended=ended,
         )
-        self._process = subprocess.Popen(
-            [*self._command, "/bin/bash", "--noprofile", "--norc", "-c", supervisor],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            pass_fds=inner,
-            env={},
-            start_new_session=True,
-            bufsize=0,
-        )
+        program = ["/bin/bash", "--noprofile", "--norc", "-c", READ_SUPERVISOR]
+        with opened_filter([*self._command, *program]) as (command, inherited):
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[*inner, *inherited],
+                env={},
+                start_new_session=True,
+                bufsize=0,
+            )
         for descriptor in inner:
             os.close(descriptor)
         self._shell, self._output, self._ended = ours
@@ -128,7 +139,7 @@ class Sandbox:
         self._last_code = 0
         self._last_ticks = 0
         try:
-            self._read_line(limits.script_seconds)
+            self._ask(f"{supervisor}\0", limits.script_seconds)
         except SandboxError as error:
             self.__exit__()
             raise UserError(
@@ -201,15 +212,13 @@ class Sandbox:
         # -I and -S: Python takes no module from a folder that the agent can write to.
         program = "/bin/bash --noprofile --norc" if language == "bash" else "/usr/bin/python3 -I -S"
         separator = "--" if language == "bash" else ""
-        words = " ".join(map(_quote, arguments))
+        words = " ".join(map(quote, arguments))
         request = (
-            f"script {file} -s KILL {seconds:.1f} {program} -c {_quote(code)} {separator} {words}; "
-            f"code=$?; text=$(/usr/bin/head -c {self.settings.output_bytes} {file} "
-            f"| /usr/bin/base64 -w0); printf '%s %s\\n' $code $text; /usr/bin/rm -f {file}"
+            f"script {file} -s KILL {seconds:.1f} {program} -c {quote(code)} {separator} {words}"
         )
         status, _, encoded = self._ask(request, seconds + 5).partition(" ")
         timed_out = status == "137"
-        text = _clean(base64.b64decode(encoded))
+        text = clean(base64.b64decode(encoded))
         return Output(text, None if timed_out else int(status), timed_out)
 
     def run(self, command: str) -> Output:
@@ -228,7 +237,7 @@ class Sandbox:
         # The framing would set $?: give the command the exit code of the one before.
         before = f"(exit {self._last_code}); " if self._last_code else ""
         self._feed(
-            f"{before}eval {_quote(command)} </dev/null 9>&-; "
+            f"{before}eval {quote(command)} </dev/null 9>&-; "
             # Quiet, or `set -x` would show the mark.
             f"{{ printf '%s %s\\n' {mark} $? >&9; }} 2>/dev/null\n"
         )
@@ -243,15 +252,16 @@ class Sandbox:
         self._last_code = 0 if ending is None or ending == GONE else int(ending)
         self._last_ticks = _ticks()
         ended_itself = not timed_out and ending != GONE
-        return Output(_clean(printed), self._last_code if ended_itself else None, timed_out)
+        return Output(clean(printed), self._last_code if ended_itself else None, timed_out)
 
     def stop_agent(self) -> None:
-        """Kill all processes of the agent, its shell too: only `run_script` works from here on.
+        """Stop all processes of the agent, its shell too: only `run_script` works from here on.
 
         Raises:
             SandboxError: the sandbox has ended.
         """
-        self._ask("kill -9 -1; printf 'stopped\\n'", self._seconds(self.settings.script_seconds))
+        request = STOP_AGENT.replace("ROOM", str(self.settings.processes // 2))
+        self._ask(request, self._seconds(self.settings.script_seconds))
 
     def _feed(self, line: str) -> None:
         """Write a line to the agent's shell, which may have stopped reading."""

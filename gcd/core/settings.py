@@ -1,0 +1,214 @@
+"""The sections of params.yaml, typed: one class each, without defaults.
+
+`gcd/core/params.py` reads the file into them. A task's or a method's own section is the `Settings`
+of its module.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Count = Annotated[int, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A section of params.yaml: every key required, no other key allowed, exact types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class WheelSource(Section):
+    """A model file inside a Python wheel. Checksums are SHA-256."""
+
+    package: str
+    version: str
+    sha256: str
+    file: str
+    file_sha256: str
+
+
+class HubSource(Section):
+    """A repository of the model hub; `revision` is a commit, a tag or a branch."""
+
+    id: str
+    revision: str
+
+
+class PathSource(Section):
+    """A local folder in transformers' format."""
+
+    folder: str
+
+
+class PrepareModelSettings(Section):
+    """Where the base model comes from: `source` picks one of the three."""
+
+    source: Literal["wheel", "hub", "path"]
+    wheel: WheelSource
+    hub: HubSource
+    path: PathSource
+
+
+class ModelSettings(Section):
+    """How the base model is loaded, and how many tokens a batch of generation may hold."""
+
+    quantization: Literal["none", "nf4"]
+    dtype: Literal["float32", "bfloat16"]
+    batch_tokens: Count
+
+
+class TeacherSettings(Section):
+    """How long an agent turn of the prompted teacher (and of the student) may get."""
+
+    max_new_tokens: Count
+
+
+class MakePseudoInputsSettings(Section):
+    """How pseudo inputs are asked for.
+
+    New ones are asked after `demonstrations` shown ones, in at most `max_requests` requests; fewer
+    than `minimum` usable ones are an error.
+    """
+
+    minimum: Count
+    max_requests: Count
+    demonstrations: Count
+    temperature: Positive
+    top_p: Share
+
+
+class MakePairedOutputsSettings(Section):
+    """Fewer than `minimum` usable pairs are an error."""
+
+    minimum: Count
+
+
+class MakeReasonsSettings(Section):
+    """Sampling of reasons; fewer than `minimum` usable ones are an error."""
+
+    minimum: Count
+    temperature: Positive
+    top_p: Share
+    max_new_tokens: Count
+
+
+class MakePseudoConversationsSettings(Section):
+    """Self role-playing: the environment is sampled, and ends the conversation by `end_token`."""
+
+    minimum: Count
+    temperature: Positive
+    top_p: Share
+    end_token: str
+
+
+class LoraSettings(Section):
+    """LoRA on all linear layers."""
+
+    rank: Count
+    alpha: Count
+    dropout: Share
+
+
+class TrainSettings(Section):
+    """The one training loop; how long it runs on a task, the task says."""
+
+    micro_batch_tokens: Count
+    max_length: Count
+    learning_rate: Positive
+    warmup_share: Share
+    weight_decay: Annotated[float, Field(ge=0)]
+    gradient_clip: Positive
+    checkpoint_every: Count
+    lora: LoraSettings
+
+
+class RecordTeacherStatesSettings(Section):
+    """How many teacher-visited states every row answers."""
+
+    max_states: Count
+
+
+class RunEpisodesSettings(Section):
+    """Length of an agent turn in tokens, and how many episodes are played at the same time."""
+
+    max_new_tokens: Count
+    live_environments: Count
+
+
+class ScoreSettings(Section):
+    """Level of the intervals, and resamples of the bootstrap."""
+
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    bootstrap_samples: Count
+
+
+class SplitSettings(Section):
+    """How many samples, and the seed they are generated from."""
+
+    count: Count
+    seed: str
+
+
+class ServerSettings(Section):
+    """An AgentBench v0.2 controller, for `backend: agentbench`.
+
+    `address` is like http://localhost:5000/api, `task` like os-std. The first `prompt_messages`
+    messages of every conversation it sends are the benchmark's own prompt. Without a free worker
+    it is asked again after `retry_seconds`, `retries` times. It ends a session that waits longer
+    than `turn_seconds` for a reply; we wait as long for its answers.
+    """
+
+    address: str
+    task: str
+    prompt_messages: Count
+    retry_seconds: Positive
+    retries: Count
+    turn_seconds: Positive
+
+
+class SynthesisSettings(Section):
+    """How much is synthesised for a task, and how long its texts may get.
+
+    `inputs` are asked for, `per_request` of them in a reply of `input_tokens`; one longer than
+    `input_characters` is rejected. Reasons are asked for the first `reasons` pairs. A conversation
+    has at most `max_turns` agent turns and environment turns of `environment_tokens`.
+    """
+
+    inputs: Count
+    per_request: Count
+    input_tokens: Count
+    input_characters: Count
+    reasons: Count
+    max_turns: Count
+    environment_tokens: Count
+
+
+class TrainingSettings(Section):
+    """How long a task is trained on; `batch_size` counts conversations an optimizer step."""
+
+    epochs: Count
+    batch_size: Count
+
+
+class TaskSettings(Section):
+    """What every task has; a task's own Settings add to it.
+
+    `prompt` names data/prompts/<prompt>.md. Test samples are generated, or come out of the
+    benchmark's own files in `data_path` (then at most `test.count` of them). Development samples
+    and demonstrations are always generated: training never sees the benchmark. `backend` is what
+    plays the test samples: this program, or a server.
+    """
+
+    prompt: str
+    max_turns: Count
+    data: Literal["generated", "files"]
+    data_path: str
+    backend: Literal["embedded", "agentbench"]
+    server: ServerSettings
+    demonstrations: SplitSettings
+    development: SplitSettings
+    test: SplitSettings
+    synthesis: SynthesisSettings
+    training: TrainingSettings
