@@ -78,3 +78,8 @@ def visit(*actions: str, where: Shop | None = None, **changed: Any) -> Visit:
     for action in actions:
         one.step(action)
     return one
+
+
+def act(action: str) -> str:
+    """A reply in the protocol's form."""
+    return f"Thought:\nI act.\n\nAction:\n{action}"
