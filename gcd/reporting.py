@@ -13,11 +13,10 @@ from gcd.core.records import write_text
 from gcd.cost import REGIMES, ModelRecord
 from gcd.results import TaskResults, loss_terms
 from gcd.rows import FULL_PROMPT
-from gcd.tables import SUCCESS, percent
+from gcd.tables import SUCCESS, VALID, percent
 from gcd.transcripts import escape, render_samples
 
 RELATIVE = "relative_to_full_prompt"
-VALID = "valid_action_rate"
 SUMMARY_NOTE = (
     "Percent. Score is the benchmark's own metric: success rate (OS interaction), step success "
     "rate (web browsing), reward (web shopping)."

@@ -14,10 +14,11 @@ from gcd.transcripts import escape
 
 NOTHING = "n/a"  # a metric without cases
 SUCCESS = "success_rate"
+VALID = "valid_action_rate"
 METRIC_TITLES = {  # the columns after the success rates
     "mean_score": "Mean score (%)",
     "relative_to_full_prompt": "Relative to full_prompt (%)",
-    "valid_action_rate": "Valid actions (%)",
+    VALID: "Valid actions (%)",
     "teacher_agreement": "Teacher agreement (%)",
     "mean_turns": "Mean turns",
 }
@@ -134,7 +135,7 @@ def summary_table(tasks: dict[str, Scores], rows: list[str]) -> pd.DataFrame:
             metrics = scores.get(row, {})
             name = task.replace("_", " ")
             line[f"{name}: score"] = interval(metrics.get("mean_score"), 100)
-            line[f"{name}: valid actions"] = interval(metrics.get("valid_action_rate"), 100)
+            line[f"{name}: valid actions"] = interval(metrics.get(VALID), 100)
         lines.append(line)
     return pd.DataFrame(lines)
 
