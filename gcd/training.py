@@ -26,13 +26,15 @@ from peft import (
     prepare_model_for_kbit_training,
     set_peft_model_state_dict,
 )
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from gcd.core.errors import UserError
 from gcd.core.records import write_bytes, write_text
 from gcd.core.settings import TrainSettings
+from gcd.lora_layer import LoraLinear
 from gcd.losses import Batch, Example, pack
+from gcd.packed_attention import attend_within_examples
 
 
 @dataclass(frozen=True)
@@ -70,20 +72,27 @@ class Term:
 
 
 def attach_lora(model: Any, settings: TrainSettings, *, four_bit: bool, seed: int) -> Any:
-    """`model` with fresh LoRA layers on all its linear layers; only they are trainable."""
+    """`model` with fresh LoRA layers on all its linear layers; only they are trainable.
+
+    It then expects packed rows (see `losses.Batch`).
+
+    Raises:
+        UserError: see `attend_within_examples`.
+    """
+    attend_within_examples(model)
+    config = LoraConfig(
+        r=settings.lora.rank,
+        lora_alpha=settings.lora.alpha,
+        lora_dropout=settings.lora.dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
     if four_bit:
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    else:
+        config._register_custom_module({nn.Linear: LoraLinear})
     torch.manual_seed(seed)
-    return get_peft_model(
-        model,
-        LoraConfig(
-            r=settings.lora.rank,
-            lora_alpha=settings.lora.alpha,
-            lora_dropout=settings.lora.dropout,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        ),
-    )
+    return get_peft_model(model, config)
 
 
 def micro_batches(examples: list[Example], tokens: int) -> list[list[Example]]:

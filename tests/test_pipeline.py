@@ -28,6 +28,8 @@ LAYERS = [
     "synthesis",
     "role_play",
     "rollout",
+    "lora_layer",
+    "packed_attention",
     "losses",
     "training",
     "examples",
