@@ -13,7 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
-from gcd.core.errors import UserError
+from gcd.core.shared_prefix import require_plain_attention
 
 NAME = "packed"
 
@@ -69,13 +69,7 @@ def attend_within_examples(base: Any) -> None:
     """Let the following forward passes of a causal language model expect packed rows.
 
     Raises:
-        UserError: its attention is not plain causal attention (sliding windows, soft caps).
+        UserError: see `require_plain_attention`.
     """
-    config = base.config
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if kinds != {"full_attention"} or getattr(config, "attn_logit_softcapping", None):
-        raise UserError(
-            f"{type(base).__name__}: expected plain causal attention in all layers, found "
-            f"{sorted(kinds)}; training of this model type is not supported."
-        )
+    require_plain_attention(base)
     base.set_attn_implementation(NAME)

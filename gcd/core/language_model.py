@@ -25,7 +25,7 @@ from gcd.core.journal import Journal
 from gcd.core.records import Conversation, Message
 from gcd.core.sessions import Layers, Sessions
 from gcd.core.settings import ModelSettings
-from gcd.core.shared_prefix import Prefix, attach_prefix, compute_prefix, detach_prefix
+from gcd.core.shared_prefix import attach_prefix, compute_prefix
 from gcd.core.timings import loading
 
 BASE = Path("models/base")
@@ -64,6 +64,8 @@ def load_base(settings: ModelSettings) -> tuple[Any, Any]:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # It would also write to all fresh memory, 4 % of a training step, in case someone reads it.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     dtype = getattr(torch, settings.dtype)
     quantization = None
     if settings.quantization == "nf4":
@@ -122,7 +124,7 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self._batch_tokens = settings.batch_tokens
         self._journal = journal
-        self._prefixes: dict[tuple[int, ...], Prefix] = {}
+        self._prefixes: dict[tuple[int, ...], Layers] = {}
 
     def count_prompt_tokens(self, prompt: Conversation) -> int:
         """Tokens that `prompt` adds in front of every conversation (0 for an empty one)."""
@@ -264,7 +266,7 @@ class LanguageModel:
 
     def _attach(self, prefix_ids: list[int]) -> None:
         if not prefix_ids:
-            detach_prefix(self.model)
+            attach_prefix(self.model, None)
             return
         key = tuple(prefix_ids)
         if key not in self._prefixes:
