@@ -170,6 +170,7 @@ def decode(
     logits, layers = read(model, prefix_length, sequences, past or [None] * len(sequences))
     cache = new_cache(model.config)
     mask = fill(cache, layers)
+    del layers  # as large as the cache
     read_ids = mask.sum(1).tolist()  # how many keys each sequence has before its reply
     made: list[list[int]] = [[] for _ in sequences]
     rows = list(range(len(sequences)))  # which sequence each row of the tensors holds
