@@ -1,39 +1,40 @@
 """The one training loop: LoRA on a frozen base. A method brings terms: examples, weight, loss.
 
 An optimizer step draws a batch from every term that joins it, takes each term's mean over its
-supervised tokens and minimises the weighted sum. Batches are split into micro-batches by memory;
-the result is that of the whole batch.
+supervised tokens and minimises the weighted sum. Batches are dealt out to the processes that
+accelerate launched, if several, and split into micro-batches by memory; the result is that of the
+whole batch.
 """
 
 import csv
 import io
-import json
 import logging
 import math
 import random
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from peft import (
-    LoraConfig,
-    get_peft_model,
-    get_peft_model_state_dict,
-    prepare_model_for_kbit_training,
-    set_peft_model_state_dict,
-)
+from accelerate import Accelerator, DistributedType
+from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from peft.utils.other import fsdp_auto_wrap_policy
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from gcd.batches import deal, micro_batches
+from gcd.checkpoints import adapter_weights, load_checkpoint, save_adapter, save_checkpoint
 from gcd.core.errors import UserError
-from gcd.core.records import write_bytes, write_text
+from gcd.core.language_model import device
+from gcd.core.launch import sharded
+from gcd.core.records import write_text
 from gcd.core.settings import TrainSettings
 from gcd.lora_layer import LoraLinear
 from gcd.losses import Batch, Example, pack
+from gcd.optimizers import learning_rate, make_optimizer
 from gcd.packed_attention import attend_within_examples
 
 
@@ -87,38 +88,42 @@ def attach_lora(model: Any, settings: TrainSettings, *, four_bit: bool, seed: in
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    if four_bit:
+    # Norms and embeddings in fp32. Not under FSDP: it divides what has one type, that of the model.
+    if four_bit and not sharded():
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    else:
+    if not four_bit:
         config._register_custom_module({nn.Linear: LoraLinear})
+    if settings.gradient_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
     torch.manual_seed(seed)
     return get_peft_model(model, config)
 
 
-def micro_batches(examples: list[Example], tokens: int) -> list[list[Example]]:
-    """`examples` in order, in groups of at most `tokens` tokens; a longer example stands alone."""
-    groups: list[list[Example]] = []
-    room = 0
-    for example in examples:
-        if len(example.ids) > room:
-            groups.append([])
-            room = tokens
-        groups[-1].append(example)
-        room -= len(example.ids)
-    return groups
+@dataclass(frozen=True)
+class MicroBatch:
+    """What a process computes at once; `counts` is false for one that only keeps in step."""
+
+    term: Term
+    examples: list[Example]
+    counts: bool
 
 
-def learning_rate(step: int, total: int, settings: TrainSettings) -> float:
-    """Linear warm-up, then a cosine to zero (the paper's schedule), for step 0 … total - 1."""
-    warmup = round(total * settings.warmup_share)
-    if step < warmup:
-        return settings.learning_rate * (step + 1) / (warmup + 1)
-    progress = (step - warmup) / max(1, total - warmup)
-    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+class Loss(torch.nn.Module):
+    """A model whose forward pass is the loss.
+
+    DDP and FSDP act before and after `forward`, so all that reads weights has to lie inside.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, loss_sum: Callable[[Any, Batch], Tensor], batch: Batch) -> Tensor:
+        return loss_sum(self.model, batch)
 
 
 class Trainer:
-    """State of one training run: model, optimizer, the losses so far."""
+    """State of one training run: model, optimizer, the losses so far. Every process has one."""
 
     def __init__(
         self, model: Any, terms: list[Term], settings: TrainSettings, epochs: int, seed: int
@@ -127,27 +132,27 @@ class Trainer:
         self.settings = settings
         self.seed = seed
         self.total = math.ceil(epochs * len(terms[0].examples) / terms[0].batch_size)
-        self.accelerator = Accelerator()
-        if self.accelerator.num_processes > 1:
-            raise UserError("Training on several processes is not supported yet; start one.")
+        self.accelerator = Accelerator(cpu=device().type == "cpu")
+        if self.accelerator.distributed_type == DistributedType.FSDP:
+            # LoRA layers in parts of their own: a part is trained as a whole, or not at all.
+            self.accelerator.state.fsdp_plugin.auto_wrap_policy = fsdp_auto_wrap_policy(model)
         trainable = [value for value in model.parameters() if value.requires_grad]
-        optimizer = torch.optim.AdamW(
-            trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay
-        )
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        optimizer = make_optimizer(trainable, settings)
+        self.model, self.optimizer = self.accelerator.prepare(Loss(model), optimizer)
         self.rows: list[dict[str, str]] = []
         self.tokens = 0
 
     def step(self) -> None:
-        """One optimizer step, and its row of loss.csv."""
+        """One optimizer step, and its row of loss.csv: on every process the same one."""
         step = len(self.rows)
         # Dropout draws from a stream of the step: resuming at a step equals never having stopped.
-        torch.manual_seed(random.Random(f"{self.seed}/dropout/{step}").getrandbits(63))
+        stream = random.Random(f"{self.seed}/dropout/{step}").getrandbits(63)
+        torch.manual_seed(stream ^ self.accelerator.process_index)
         rate = learning_rate(step, self.total, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         joining = [term for term in self.terms if term.weight > 0 and step % term.every == 0]
-        losses = {term.name: self._accumulate(term, step) for term in joining}
+        losses = self._accumulate(joining, step)
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -159,39 +164,79 @@ class Trainer:
         if not math.isfinite(loss):
             raise UserError(f"The loss is {loss} at step {step + 1}; lower train.learning_rate.")
 
-    def _accumulate(self, term: Term, step: int) -> float:
-        """Add the gradients of the term's mean loss over its batch; returns the mean."""
-        examples = term.draw(step, self.seed)
-        labels = sum(example.label_count for example in examples)
-        total = 0.0
-        for group in micro_batches(examples, self.settings.micro_batch_tokens):
-            batch = pack(group, self.accelerator.device)
-            loss = term.loss_sum(self.accelerator.unwrap_model(self.model), batch) / labels
-            self.accelerator.backward(term.weight * loss)
-            total += loss.item()
-        self.tokens += labels
-        return total
+    def _accumulate(self, terms: list[Term], step: int) -> dict[str, float]:
+        """Add the gradients of the terms' mean losses over their batches; returns the means."""
+        drawn = [(term, example) for term in terms for example in term.draw(step, self.seed)]
+        labels = {term.name: 0 for term in terms}
+        for term, example in drawn:
+            labels[term.name] += example.label_count
+        # In double precision: there the order of processes is below what loss.csv shows.
+        sums = {
+            term.name: torch.zeros((), dtype=torch.float64, device=self.accelerator.device)
+            for term in terms
+        }
+        mine = self._deal(drawn)[self.accelerator.process_index]
+        for place, part in enumerate(mine, start=1):
+            # Gradients travel once a step, with the last micro-batch.
+            waits = nullcontext() if place == len(mine) else self.accelerator.no_sync(self.model)
+            with waits:
+                batch = pack(part.examples, self.accelerator.device)
+                loss = self.model(part.term.loss_sum, batch) / labels[part.term.name]
+                # DDP and FSDP take the mean over the processes; the loss is their sum.
+                factor = part.term.weight * self.accelerator.num_processes
+                self.accelerator.backward((factor if part.counts else 0.0) * loss)
+            if part.counts:
+                sums[part.term.name] += loss.detach()
+        self.tokens += sum(labels.values())
+        totals = self.accelerator.reduce(sums, reduction="sum")
+        return {name: total.item() for name, total in totals.items()}
+
+    def _deal(self, drawn: list[tuple[Term, Example]]) -> list[list[MicroBatch]]:
+        """The micro-batches of every process: of about equal tokens, and equally many.
+
+        Forward and backward passes are joint work under FSDP, and under DDP the last one is: a
+        process with fewer micro-batches repeats the shortest example and counts it for nothing.
+        """
+        sizes = [len(example.ids) for _, example in drawn]
+        dealt = []
+        for indices in deal(sizes, self.accelerator.num_processes):
+            mine = [drawn[index] for index in indices]
+            dealt.append(
+                [
+                    MicroBatch(term, group, counts=True)
+                    for term in self.terms
+                    for group in micro_batches(
+                        [example for other, example in mine if other is term],
+                        self.settings.micro_batch_tokens,
+                    )
+                ]
+            )
+        term, shortest = drawn[sizes.index(min(sizes))]
+        idle = MicroBatch(term, [shortest], counts=False)
+        most = max(map(len, dealt))
+        return [parts + [idle] * (most - len(parts)) for parts in dealt]
 
     def save(self, path: Path) -> None:
         """Write a checkpoint, whole or not at all."""
-        state = {
-            "adapter": get_peft_model_state_dict(self.accelerator.unwrap_model(self.model)),
-            "optimizer": self.optimizer.state_dict(),
-            "rows": self.rows,
-            "tokens": self.tokens,
-        }
-        # Through memory: on a full disk torch's own writer reports a broken file, not a full disk.
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write_bytes(path, buffer.getvalue())
+        progress = {"rows": self.rows, "tokens": self.tokens}
+        save_checkpoint(path, self.model, self.optimizer.optimizer, progress)
 
     def load(self, path: Path) -> None:
-        """Continue from a checkpoint of the same run."""
-        state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
-        set_peft_model_state_dict(self.accelerator.unwrap_model(self.model), state["adapter"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.rows, self.tokens = state["rows"], state["tokens"]
-        logging.info("continuing at step %d of %d", len(self.rows) + 1, self.total)
+        """Continue from a checkpoint of the same run, on however many processes.
+
+        Raises:
+            UserError: the processes found different checkpoints.
+        """
+        if path.exists():
+            progress = load_checkpoint(path, self.model, self.optimizer.optimizer)
+            self.rows, self.tokens = progress["rows"], progress["tokens"]
+            logging.info("continuing at step %d of %d", len(self.rows) + 1, self.total)
+        steps = self.accelerator.gather(torch.tensor([len(self.rows)], device=device())).tolist()
+        if len(set(steps)) > 1:
+            raise UserError(
+                f"The processes would continue after {', '.join(map(str, steps))} steps: expected "
+                "one checkpoint for all. Give all machines the same repository folder."
+            )
 
 
 def train(
@@ -225,8 +270,7 @@ def train(
             raise UserError(f"No examples for the loss term `{term.name}`; see data/pseudo/.")
     trainer = Trainer(model, terms, settings, epochs, seed)
     checkpoint = work / "checkpoint.pt"
-    if checkpoint.exists():
-        trainer.load(checkpoint)
+    trainer.load(checkpoint)
     trainer.model.train()
     interval = 1.0 if sys.stderr.isatty() else 15.0
     with tqdm(
@@ -235,6 +279,7 @@ def train(
         desc="train",
         unit="step",
         mininterval=interval,
+        disable=not trainer.accelerator.is_main_process,
     ) as bar:
         while len(trainer.rows) < trainer.total:
             trainer.step()
@@ -242,7 +287,9 @@ def train(
             bar.update(1)
             if len(trainer.rows) % settings.checkpoint_every == 0:
                 trainer.save(checkpoint)
-    save_adapter(trainer.accelerator.unwrap_model(trainer.model), out / "adapter")
+    weights = adapter_weights(trainer.model)
+    named = {name.removeprefix("model."): value for name, value in weights.items()}
+    save_adapter(model, named, out / "adapter")
     text = io.StringIO()
     names = [term.name for term in terms if term.weight > 0]
     columns = ["step", "epoch", "loss", *names, "learning_rate", "tokens"]
@@ -250,17 +297,5 @@ def train(
     writer.writeheader()
     writer.writerows(trainer.rows)
     write_text(out / "loss.csv", text.getvalue())
-
-
-def save_adapter(model: Any, folder: Path) -> None:
-    """Save the LoRA weights so that equal weights give equal files.
-
-    peft writes `target_modules` in the random order of a Python set, and an absolute base path.
-    """
-    model.save_pretrained(str(folder))
-    (folder / "README.md").unlink(missing_ok=True)
-    file = folder / "adapter_config.json"
-    config = json.loads(file.read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = "models/base"
-    config["target_modules"] = sorted(config["target_modules"])
-    write_text(file, json.dumps(config, indent=2, sort_keys=True) + "\n")
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()

@@ -8,13 +8,17 @@ import pytest
 import torch
 from peft import PeftModel
 
+from gcd.batches import micro_batches
 from gcd.core.errors import UserError
 from gcd.core.settings import LoraSettings, TrainSettings
 from gcd.losses import Example, token_loss_sum
-from gcd.training import Term, Trainer, attach_lora, learning_rate, micro_batches, train
+from gcd.optimizers import learning_rate
+from gcd.training import Term, Trainer, attach_lora, train
 from tests.tiny import make_model
 
 SETTINGS = TrainSettings(
+    optimizer="adamw",
+    gradient_checkpointing=False,
     micro_batch_tokens=1000,
     max_length=100,
     learning_rate=0.01,
@@ -90,7 +94,7 @@ def test_micro_batches_do_not_change_the_gradient(tokenizer):
         model = attach_lora(make_model(tokenizer), settings, four_bit=False, seed=0)
         trainer = Trainer(model, [term(batch_size=5)], settings, epochs=1, seed=0)
         trainer.model.train()
-        trainer._accumulate(trainer.terms[0], 0)
+        trainer._accumulate(trainer.terms, 0)
         gradients.append(
             torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
         )

@@ -22,6 +22,7 @@ from gcd.core.decoding import Sampling, decode, make_chooser
 from gcd.core.errors import UserError
 from gcd.core.interfaces import Reply
 from gcd.core.journal import Journal
+from gcd.core.launch import local_rank, sharded
 from gcd.core.records import Conversation, Message
 from gcd.core.sessions import Layers, Sessions
 from gcd.core.settings import ModelSettings
@@ -32,8 +33,8 @@ BASE = Path("models/base")
 
 
 def device() -> torch.device:
-    """The GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """This process's GPU if there is one."""
+    return torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def base_location() -> dict[str, Any]:
@@ -74,6 +75,8 @@ def load_base(settings: ModelSettings) -> tuple[Any, Any]:
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
+            # The same bytes: FSDP divides only what looks like numbers of the model's own type.
+            bnb_4bit_quant_storage=dtype if sharded() else torch.uint8,
         )
     place = base_location()
     with loading():

@@ -12,6 +12,7 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gcd.core.errors import UserError
+from gcd.core.launch import rank
 
 
 class Record(BaseModel):
@@ -169,7 +170,12 @@ class AgentRecord(Record):
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path` whole or not at all: temporary name, flush to disk, rename."""
+    """Write `content` to `path` whole or not at all: temporary name, flush to disk, rename.
+
+    Of several processes of a stage the first writes; on the others this does nothing.
+    """
+    if rank() > 0:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     try:

@@ -112,8 +112,14 @@ class LoraSettings(Section):
 
 
 class TrainSettings(Section):
-    """The one training loop; how long it runs on a task, the task says."""
+    """The one training loop; how long it runs on a task, the task says.
 
+    The paged optimizers are bitsandbytes' and need a GPU. `gradient_checkpointing` keeps a layer's
+    input only and computes the rest again on the way back: less memory, a third more work.
+    """
+
+    optimizer: Literal["adamw", "paged_adamw_32bit", "paged_adamw_8bit"]
+    gradient_checkpointing: bool
     micro_batch_tokens: Count
     max_length: Count
     learning_rate: Positive

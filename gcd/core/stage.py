@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gcd.core.errors import UserError
+from gcd.core.launch import rank
 from gcd.core.params import Params
 from gcd.core.timings import seconds_since_start, write_timing
 
@@ -34,7 +35,8 @@ def work_folder(name: str, params: Params, inputs: list[Path]) -> Iterator[Path]
     """A folder for unfinished work of the stage cell `name`; removed when the block succeeds.
 
     Its path contains a hash of the parameters, the inputs and all code, so that a stage that was
-    killed continues only what the very same run had begun. DVC knows nothing of it.
+    killed continues only what the very same run had begun. DVC knows nothing of it. Of several
+    processes the first makes and removes it.
 
     Raises:
         UserError: an input does not exist.
@@ -48,18 +50,22 @@ def work_folder(name: str, params: Params, inputs: list[Path]) -> Iterator[Path]
     folder = cell / key.hexdigest()[:16]
     if folder.exists():
         logging.info("%s: continuing what an interrupted run left in %s", name, folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    if rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
     yield folder
-    shutil.rmtree(cell)
+    if rank() == 0:
+        shutil.rmtree(cell)
 
 
 def run(main: Callable[..., None]) -> None:
     """Call `main` with the command line's arguments; end in one line on a user's mistake.
 
-    Exit status 1 after a UserError or a full disk, 2 after wrong arguments, 130 after Ctrl-C.
+    Exit status 1 after a UserError or a full disk, 2 after wrong arguments, 130 after Ctrl-C. Of
+    several processes the first tells how it goes; the others only what went wrong, with their rank.
     """
     start_up = seconds_since_start()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    level, source = (logging.INFO, "") if rank() == 0 else (logging.ERROR, f"process {rank()}: ")
+    logging.basicConfig(level=level, format=f"{source}%(message)s", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     name = Path(sys.argv[0]).stem
     arguments = sys.argv[1:]
@@ -83,4 +89,5 @@ def run(main: Callable[..., None]) -> None:
             logging.error("%s: the disk is full. Free space, then `dvc repro` continues.", name)
             sys.exit(1)
         raise
-    write_timing(name, arguments, start_up)
+    if rank() == 0:
+        write_timing(name, arguments, start_up)

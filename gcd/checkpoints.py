@@ -1,0 +1,99 @@
+"""A training run's state on disk: the same files from one process, from copies, from parts.
+
+torch's distributed state dict collects what FSDP divided, and names everything as in the plain
+model, so that a run may continue on another number of processes.
+"""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+
+from gcd.core.launch import rank
+from gcd.core.records import write_bytes, write_text
+
+WHOLE = StateDictOptions(
+    full_state_dict=True, cpu_offload=True, ignore_frozen_params=True, strict=False
+)
+
+
+def adapter_weights(model: torch.nn.Module) -> dict[str, Tensor]:
+    """The LoRA weights of a prepared model, whole, on the CPU; every process has to call.
+
+    Returns:
+        by name in the prepared model; empty on all processes but the first.
+    """
+    state = get_model_state_dict(model, options=WHOLE)
+    return {
+        name: value
+        for name, value in state.items()
+        if "lora_" in name and isinstance(value, Tensor)
+    }
+
+
+def save_checkpoint(
+    path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]
+) -> None:
+    """Write a checkpoint, whole or not at all; every process has to call.
+
+    Args:
+        path: of the file.
+        model, optimizer: as accelerate prepared them.
+        progress: what else the run has to remember; plain Python.
+    """
+    state = {
+        "adapter": adapter_weights(model),
+        "optimizer": get_optimizer_state_dict(model, optimizer, options=WHOLE),
+        "progress": progress,
+    }
+    if rank() > 0:
+        return
+    # Through memory: on a full disk torch's own writer reports a broken file, not a full disk.
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def load_checkpoint(
+    path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
+    """Put model and optimizer into the state of a checkpoint; returns its `progress`.
+
+    Every process has to call, and reads the file.
+    """
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    set_model_state_dict(model, state["adapter"], options=WHOLE)
+    set_optimizer_state_dict(model, optimizer, state["optimizer"], options=WHOLE)
+    progress: dict[str, Any] = state["progress"]
+    return progress
+
+
+def save_adapter(model: Any, weights: dict[str, Tensor], folder: Path) -> None:
+    """Save LoRA weights so that equal weights give equal files; the first process does.
+
+    peft writes `target_modules` in the random order of a Python set, and an absolute base path.
+
+    Args:
+        model: the peft model.
+        weights: of `adapter_weights`, by name in `model`.
+        folder: becomes an adapter's folder in peft's format.
+    """
+    if rank() > 0:
+        return
+    model.save_pretrained(str(folder), state_dict=weights)
+    (folder / "README.md").unlink(missing_ok=True)
+    file = folder / "adapter_config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = "models/base"
+    config["target_modules"] = sorted(config["target_modules"])
+    write_text(file, json.dumps(config, indent=2, sort_keys=True) + "\n")
