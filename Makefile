@@ -19,8 +19,9 @@ help:  ## list the targets
 
 setup: .venv/installed  ## create .venv with the locked versions
 
-repro: setup  ## run the pipeline: data, adapters, episodes, report
-	dvc repro
+# Only some tasks: make repro TASKS=os_interaction,web_browsing. Stages at a time: make repro JOBS=1.
+repro: setup  ## run what has changed of the pipeline, on all cores: make repro [TASKS=os_interaction] [JOBS=n]
+	python -m gcd.repro $(if $(TASKS),--tasks $(TASKS)) $(if $(JOBS),--jobs $(JOBS))
 
 test: setup  ## run the tests (a few minutes)
 	python -m pytest -m 'not slow'

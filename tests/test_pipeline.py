@@ -18,6 +18,7 @@ FOLDERS = {"task": "tasks", "method": "methods"}
 # From the bottom up: a module may import its own layer and those before it.
 LAYERS = [
     "core",
+    "repro",
     "benchmark_sources",
     "history_window",
     "agentbench_api",
