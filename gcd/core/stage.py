@@ -60,7 +60,8 @@ def run(main: Callable[..., None]) -> None:
     """
     start_up = seconds_since_start()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for client in ("httpx", "httpx2"):  # they log every request
+        logging.getLogger(client).setLevel(logging.WARNING)
     name = Path(sys.argv[0]).stem
     arguments = sys.argv[1:]
     try:
