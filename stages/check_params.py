@@ -1,16 +1,25 @@
-"""Check every key of params.yaml: known, present, of the right type.
+"""Check every key of params.yaml: known, present, of the right type, and in keeping.
 
 python -m stages.check_params
 """
 
 from gcd.core.params import SECTIONS, load_file, read_params
 from gcd.core.stage import run
+from gcd.generation import check_model
 
 
 def main() -> None:
     file = load_file()
     groups = [f"{group}.{name}" for group in ("tasks", "methods") for name in file.get(group) or {}]
-    read_params(*SECTIONS, "methods", *groups)
+    params = read_params(*SECTIONS, "methods", *groups)
+    models = {
+        "make_pseudo_inputs": params.make_pseudo_inputs.model,
+        "make_paired_outputs": params.make_paired_outputs.model,
+        "make_reasons": params.make_reasons.model,
+        "make_pseudo_conversations": params.make_pseudo_conversations.model,
+    }
+    for stage, model in models.items():
+        check_model(params.generation.engine, model, f"{stage}.model")
 
 
 if __name__ == "__main__":

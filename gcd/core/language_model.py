@@ -56,8 +56,31 @@ def base_location() -> dict[str, Any]:
     return {"pretrained_model_name_or_path": str(BASE)}
 
 
+def location(name: str) -> dict[str, Any]:
+    """Arguments of `from_pretrained` for `base`, a local folder, or the hub's owner/name@revision.
+
+    Raises:
+        UserError: it is `base`, and there is no prepared model.
+    """
+    if name == "base":
+        return base_location()
+    if Path(name).is_dir():
+        return {"pretrained_model_name_or_path": name}
+    repository, _, revision = name.partition("@")
+    return {"pretrained_model_name_or_path": repository, "revision": revision}
+
+
 def load_base(settings: ModelSettings) -> tuple[Any, Any]:
-    """The base model in evaluation mode, on the GPU if there is one, and its tokenizer.
+    """The base model, as `load_model` loads it."""
+    return load_model(settings, "base")
+
+
+def load_model(settings: ModelSettings, name: str) -> tuple[Any, Any]:
+    """A model in evaluation mode, on the GPU if there is one, and its tokenizer.
+
+    Args:
+        settings: quantization and number format.
+        name: see `location`.
 
     Raises:
         UserError: the files are missing, truncated or not a causal language model.
@@ -78,7 +101,7 @@ def load_base(settings: ModelSettings) -> tuple[Any, Any]:
             # The same bytes: FSDP divides only what looks like numbers of the model's own type.
             bnb_4bit_quant_storage=dtype if sharded() else torch.uint8,
         )
-    place = base_location()
+    place = location(name)
     with loading():
         try:
             tokenizer = AutoTokenizer.from_pretrained(**place)
@@ -86,9 +109,10 @@ def load_base(settings: ModelSettings) -> tuple[Any, Any]:
                 **place, dtype=dtype, quantization_config=quantization, device_map=str(device())
             )
         except Exception as error:  # safetensors, json, OS and hub errors share no base class
+            remedy = f"Delete {BASE} and run `dvc repro`." if name == "base" else "Check its name."
             raise UserError(
-                f"The base model {place['pretrained_model_name_or_path']} cannot be loaded: "
-                f"{' '.join(str(error).split())[:300]} Delete {BASE} and run `dvc repro`."
+                f"The model {place['pretrained_model_name_or_path']} cannot be loaded: "
+                f"{' '.join(str(error).split())[:300]} {remedy}"
             ) from error
     return model.eval(), tokenizer
 
@@ -277,7 +301,7 @@ class LanguageModel:
         attach_prefix(self.model, self._prefixes[key])
 
 
-def load_language_model(settings: ModelSettings, work: Path) -> LanguageModel:
-    """The base model, ready to generate; its replies are kept in `work` until the stage ends."""
-    model, tokenizer = load_base(settings)
+def load_language_model(settings: ModelSettings, name: str, work: Path) -> LanguageModel:
+    """A model, ready to generate; its replies are kept in `work` until the stage ends."""
+    model, tokenizer = load_model(settings, name)
     return LanguageModel(model, tokenizer, settings, Journal(work / "replies.jsonl"))

@@ -19,6 +19,8 @@ from ruamel.yaml.error import YAMLError
 from gcd.core.errors import UserError
 from gcd.core.interfaces import load_method, load_task
 from gcd.core.settings import (
+    GenerationServerSettings,
+    GenerationSettings,
     MakePairedOutputsSettings,
     MakePseudoConversationsSettings,
     MakePseudoInputsSettings,
@@ -42,6 +44,8 @@ SECTIONS: dict[str, type[Section] | type[int]] = {
     "prepare_model": PrepareModelSettings,
     "model": ModelSettings,
     "teacher": TeacherSettings,
+    "generation": GenerationSettings,
+    "generation_server": GenerationServerSettings,
     "make_pseudo_inputs": MakePseudoInputsSettings,
     "make_paired_outputs": MakePairedOutputsSettings,
     "make_reasons": MakeReasonsSettings,
@@ -71,6 +75,8 @@ class Params:
     prepare_model: PrepareModelSettings
     model: ModelSettings
     teacher: TeacherSettings
+    generation: GenerationSettings
+    generation_server: GenerationServerSettings
     make_pseudo_inputs: MakePseudoInputsSettings
     make_paired_outputs: MakePairedOutputsSettings
     make_reasons: MakeReasonsSettings
