@@ -61,7 +61,7 @@ def play_together(
         if made and made.complete
     ]
     sampling = product.MakePseudoConversationsSettings(
-        minimum=1, temperature=1.0, top_p=ONE_TOKEN, end_token=end_token
+        model="base", minimum=1, temperature=1.0, top_p=ONE_TOKEN, end_token=end_token
     )
     # Only the last two count here: the others are those of the stages before.
     sizes = product.SynthesisSettings(

@@ -18,7 +18,8 @@ from gcd.core.params import read_params
 from gcd.data import read_pseudo_data
 from gcd.losses import Example
 from gcd.methods.gcd import loss_terms
-from gcd.training import Term, Trainer, attach_lora, learning_rate
+from gcd.optimizers import learning_rate
+from gcd.training import Term, Trainer, attach_lora
 
 Step = list[tuple[float, list[Example]]]  # the batch of each term that joins, and its weight
 
