@@ -1,4 +1,4 @@
-"""Which model writes a part of the pseudo data, and where it runs (params.yaml, `generation`)."""
+"""Which model writes a part of the pseudo data, and where it runs (docs/generation.md)."""
 
 from pathlib import Path
 from typing import Literal
@@ -8,47 +8,50 @@ from gcd.core.interfaces import TextGenerator
 from gcd.core.params import Params, read_params
 from gcd.core.timings import loading
 
+BASE = "base"  # the model in models/base, in this process, whatever the engine
 
-def check_model(engine: Literal["transformers", "openai"], model: str, key: str) -> None:
-    """Whether `engine` can know a model of this name.
+
+def check_models(engine: Literal["transformers", "openai"], models: dict[str, str]) -> None:
+    """Whether `engine` can know models of these names.
 
     Args:
         engine: see params.yaml, `generation.engine`.
-        model: the name.
-        key: the parameter that holds it, for the error.
+        models: name by the parameter that holds it.
 
     Raises:
-        UserError: a server's model is called `base`; or another model than the base model is
-            neither a local folder nor a pinned repository of the hub.
+        UserError: a server is to be used, and no stage names a model of it; or a model is neither
+            the base model, nor a local folder, nor a pinned repository of the hub.
     """
     if engine == "openai":
-        if model == "base":
+        if set(models.values()) == {BASE}:
             raise UserError(
-                f"params.yaml: key `{key}`: `base` is the model of engine transformers. With "
-                "generation.engine openai, give the name that the server knows its model by."
+                "params.yaml: generation.engine is openai, but all of "
+                f"{', '.join(f'`{key}`' for key in models)} are `{BASE}`, which is models/base in "
+                "this process. Name the server's model, or set the engine to transformers."
             )
-    elif model != "base" and not Path(model).is_dir() and "@" not in model:
-        raise UserError(
-            f"params.yaml: key `{key}`: expected `base`, a local folder, or owner/name@revision of "
-            f"the model hub; got {model!r}, which is no folder here and names no revision."
-        )
+        return
+    for key, model in models.items():
+        if model != BASE and not Path(model).is_dir() and "@" not in model:
+            raise UserError(
+                f"params.yaml: key `{key}`: expected `{BASE}`, a local folder, or "
+                f"owner/name@revision of the model hub; got {model!r}, which is no folder here and "
+                "names no revision. If it is a server's, set generation.engine to openai."
+            )
 
 
-def load_generator(params: Params, model: str, key: str, work: Path) -> TextGenerator:
+def load_generator(params: Params, model: str, work: Path) -> TextGenerator:
     """The `model` of a synthesis stage, in this process or on the server; replies kept in `work`.
 
     Args:
         params: with the sections `generation` and `model`.
-        model: its name, checked as `check_model` does.
-        key: the parameter that holds it.
+        model: its name; `check_params` has checked it.
         work: the stage's folder of unfinished work.
 
     Raises:
         UserError: there is no such model, or no such server.
     """
-    check_model(params.generation.engine, model, key)
-    # Seconds of imports each, of which a run needs one and check_params none.
-    if params.generation.engine == "transformers":
+    # Seconds of imports each, of which a stage needs one and check_params none.
+    if params.generation.engine == "transformers" or model == BASE:
         with loading():
             from gcd.core.language_model import load_language_model
         return load_language_model(params.model, model, work)

@@ -5,7 +5,7 @@ python -m stages.check_params
 
 from gcd.core.params import SECTIONS, load_file, read_params
 from gcd.core.stage import run
-from gcd.generation import check_model
+from gcd.generation import check_models
 
 
 def main() -> None:
@@ -13,13 +13,12 @@ def main() -> None:
     groups = [f"{group}.{name}" for group in ("tasks", "methods") for name in file.get(group) or {}]
     params = read_params(*SECTIONS, "methods", *groups)
     models = {
-        "make_pseudo_inputs": params.make_pseudo_inputs.model,
-        "make_paired_outputs": params.make_paired_outputs.model,
-        "make_reasons": params.make_reasons.model,
-        "make_pseudo_conversations": params.make_pseudo_conversations.model,
+        "make_pseudo_inputs.model": params.make_pseudo_inputs.model,
+        "make_paired_outputs.model": params.make_paired_outputs.model,
+        "make_reasons.model": params.make_reasons.model,
+        "make_pseudo_conversations.model": params.make_pseudo_conversations.model,
     }
-    for stage, model in models.items():
-        check_model(params.generation.engine, model, f"{stage}.model")
+    check_models(params.generation.engine, models)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,7 @@ def main(task: str) -> None:
     inputs = out / "inputs.jsonl"
     cell = f"make_paired_outputs-{task}"
     with work_folder(cell, params, [BASE / "model.json", prompt_file(task), inputs]) as work:
-        model = load_generator(
-            params, params.make_paired_outputs.model, "make_paired_outputs.model", work
-        )
+        model = load_generator(params, params.make_paired_outputs.model, work)
         made = make_paired_outputs(
             model,
             read_prompt(task)[1],

@@ -27,7 +27,7 @@ def main(task: str) -> None:
     pairs = out / "paired_outputs.jsonl"
     cell = f"make_pseudo_conversations-{task}"
     with work_folder(cell, params, [BASE / "model.json", prompt_file(task), pairs]) as work:
-        model = load_generator(params, settings.model, "make_pseudo_conversations.model", work)
+        model = load_generator(params, settings.model, work)
         made = make_pseudo_conversations(
             model,
             read_prompt(task)[1],

@@ -26,7 +26,7 @@ def main(task: str) -> None:
         demonstrations = [
             problem.text for problem in read_records(problems_file(task), PseudoInput)
         ]
-        model = load_generator(params, settings.model, "make_pseudo_inputs.model", work)
+        model = load_generator(params, settings.model, work)
         prompt = read_prompt(task)[0]
         made = make_pseudo_inputs(
             model, prompt, demonstrations, module, settings, params.synthesis, params.seed

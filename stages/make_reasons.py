@@ -19,7 +19,7 @@ def main(task: str) -> None:
     pairs = out / "paired_outputs.jsonl"
     cell = f"make_reasons-{task}"
     with work_folder(cell, params, [BASE / "model.json", prompt_file(task), pairs]) as work:
-        model = load_generator(params, settings.model, "make_reasons.model", work)
+        model = load_generator(params, settings.model, work)
         prompt = read_prompt(task)[0]
         asked = read_records(pairs, PairedOutput)[: params.synthesis.reasons]
         made = make_reasons(model, prompt, asked, settings, params.seed)

@@ -22,7 +22,7 @@ from gcd.core.errors import UserError
 from gcd.core.interfaces import Reply
 from gcd.core.params import read_params
 from gcd.core.records import PairedOutput, PseudoConversation, PseudoInput, Reason, read_records
-from gcd.generation import check_model, load_generator
+from gcd.generation import check_models, load_generator
 from tests import tiny
 from tests.conftest import ROOT
 from tests.llama_server import Relay, relaying, serving
@@ -38,27 +38,27 @@ STAGES = [
 
 
 @pytest.mark.parametrize(
-    ("engine", "model", "message"),
+    ("engine", "models", "message"),
     [
-        ("transformers", "base", None),
-        ("transformers", "gcd", None),  # a folder
-        ("transformers", "owner/name@main", None),
-        (
-            "transformers",
-            "owner/name",
-            r"`make_reasons\.model`: .*owner/name@revision.*names no rev",
-        ),
-        ("openai", "owner/name", None),
-        ("openai", "base", r"`make_reasons\.model`: .*the name that the server knows"),
+        ("transformers", ("base", "base"), None),
+        ("transformers", ("base", "gcd"), None),  # a folder
+        ("transformers", ("base", "owner/name@main"), None),
+        ("transformers", ("base", "owner/name"), r"key `b`: .*owner/name@revision.*names no rev"),
+        ("openai", ("owner/name", "owner/name"), None),
+        ("openai", ("owner/name", "base"), None),
+        ("openai", ("base", "base"), r"all of `a`, `b` are `base`.*Name the server's model"),
     ],
 )
-def test_names_of_models(monkeypatch, engine: Any, model: str, message: str | None) -> None:
+def test_names_of_models(
+    monkeypatch, engine: Any, models: tuple[str, str], message: str | None
+) -> None:
     monkeypatch.chdir(ROOT)
+    named = dict(zip(("a", "b"), models, strict=True))
     if message is None:
-        check_model(engine, model, "make_reasons.model")
+        check_models(engine, named)
     else:
         with pytest.raises(UserError, match=message):
-            check_model(engine, model, "make_reasons.model")
+            check_models(engine, named)
 
 
 def use_server(address: str, **changes: Any) -> Edit:
@@ -104,7 +104,8 @@ def test_check_params_finds_a_model_that_the_engine_cannot_know(tmp_path: Path) 
     done = call(project(tmp_path / "copy", only_engine), "check_params")
     assert done.returncode == 1
     assert done.stderr.startswith(
-        "check_params: params.yaml: key `make_pseudo_inputs.model`: `base` is the model of engine"
+        "check_params: params.yaml: generation.engine is openai, but all of "
+        "`make_pseudo_inputs.model`, `make_paired_outputs.model`, "
     )
     assert done.stderr.count("\n") == 1
     done = call(project(tmp_path / "copy", use_server("http://localhost:1/v1")), "check_params")
@@ -122,13 +123,13 @@ def test_another_model_than_base_is_loaded_from_its_folder(tmp_path: Path, monke
     for name in ("one", "two"):
         work = tmp_path / f"work_{name}"
         work.mkdir()
-        model = load_generator(params, name, "make_reasons.model", work)
+        model = load_generator(params, name, work)
         prompt = [system("You count.")]
         replies.append(model.generate(prompt, [[user("apple")]], max_new_tokens=9, progress="test"))
     assert replies[0] != replies[1]
     with pytest.raises(UserError, match=r"The model owner/name cannot be loaded: .*Check its name"):
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-        load_generator(params, "owner/name@main", "make_reasons.model", tmp_path)
+        load_generator(params, "owner/name@main", tmp_path)
 
 
 def test_where_the_server_is_changes_no_work_folder(tmp_path: Path, monkeypatch) -> None:

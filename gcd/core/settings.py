@@ -61,7 +61,7 @@ class ModelSettings(Section):
 
 
 class GenerationSettings(Section):
-    """What writes the pseudo data.
+    """Where models that write pseudo data run, but for `base`, which always runs in this process.
 
     `openings` says how a server is made to begin a reply with given text: it continues a last
     assistant message, or the user turn asks for it.
