@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-slow conformance lint format lock clean
+.PHONY: help setup repro bench test test-slow conformance lint format lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
@@ -21,6 +21,9 @@ setup: .venv/installed  ## create .venv with the locked versions
 
 repro: setup  ## run the pipeline: data, adapters, episodes, report
 	dvc repro
+
+bench: setup  ## measure speed and memory against plain reference code (40 minutes, after `make repro`)
+	python -m benchmarks
 
 test: setup  ## run the tests (a few minutes)
 	python -m pytest -m 'not slow'
