@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-slow conformance lint format lock clean
+.PHONY: help setup repro bench test test-slow conformance lint format lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
@@ -22,6 +22,9 @@ setup: .venv/installed  ## create .venv with the locked versions
 # Only some tasks: make repro TASKS=os_interaction,web_browsing. Stages at a time: make repro JOBS=1.
 repro: setup  ## run what has changed of the pipeline, on all cores: make repro [TASKS=os_interaction] [JOBS=n]
 	python -m gcd.repro $(if $(TASKS),--tasks $(TASKS)) $(if $(JOBS),--jobs $(JOBS))
+
+bench: setup  ## measure speed and memory against plain reference code (40 minutes, after `make repro`)
+	python -m benchmarks
 
 test: setup  ## run the tests (a few minutes)
 	python -m pytest -m 'not slow'

@@ -164,7 +164,7 @@ def main() -> BenchmarkRecord:
         for name, made in runs.items()
     }
     used = common.model_dump() | settings.model_dump()
-    return write_record("growth", comparisons, settings.repeats, used, {"by size": medians})
+    return write_record("growth", comparisons, settings.repeats, used, {"by_size": medians})
 
 
 if __name__ == "__main__":
