@@ -1,6 +1,7 @@
 # Everything runs inside .venv, which the first target that needs it creates. `make help` lists.
 PYTHON ?= python3
 PIP_ARGS ?=
+PROFILE ?=
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 
@@ -19,8 +20,11 @@ help:  ## list the targets
 
 setup: .venv/installed  ## create .venv with the locked versions
 
-repro: setup  ## run the pipeline: data, adapters, episodes, report
+repro: setup  ## run the pipeline: data, adapters, episodes, report; or a profile: PROFILE=smoke
+	$(if $(PROFILE),python -m gcd.profiles $(PROFILE))
 	dvc repro
+	$(if $(PROFILE),dvc exp save --force --name $(PROFILE))
+	$(if $(PROFILE),@echo "Saved as experiment $(PROFILE). Compare: dvc exp show --only-changed. Go back: git checkout params.yaml dvc.lock reports")
 
 test: setup  ## run the tests (a few minutes)
 	python -m pytest -m 'not slow'

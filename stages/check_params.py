@@ -3,14 +3,12 @@
 python -m stages.check_params
 """
 
-from gcd.core.params import SECTIONS, load_file, read_params
+from gcd.core.params import every_section, load_file, read_params
 from gcd.core.stage import run
 
 
 def main() -> None:
-    file = load_file()
-    groups = [f"{group}.{name}" for group in ("tasks", "methods") for name in file.get(group) or {}]
-    read_params(*SECTIONS, "methods", *groups)
+    read_params(*every_section(load_file()))
 
 
 if __name__ == "__main__":

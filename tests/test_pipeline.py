@@ -18,6 +18,8 @@ FOLDERS = {"task": "tasks", "method": "methods"}
 # From the bottom up: a module may import its own layer and those before it.
 LAYERS = [
     "core",
+    "profiles",
+    "tiny_model",
     "benchmark_sources",
     "history_window",
     "agentbench_api",
@@ -38,6 +40,9 @@ LAYERS = [
     "rows",
     "scoring",
     "cost",
+    "plan_memory",
+    "plan_work",
+    "plan",
     "transcripts",
     "figures",
     "tables",
