@@ -1,6 +1,7 @@
 # Everything runs inside .venv, which the first target that needs it creates. `make help` lists.
 PYTHON ?= python3
 PIP_ARGS ?=
+PROFILE ?=
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 
@@ -20,8 +21,11 @@ help:  ## list the targets
 setup: .venv/installed  ## create .venv with the locked versions
 
 # Only some tasks: make repro TASKS=os_interaction,web_browsing. Stages at a time: make repro JOBS=1.
-repro: setup  ## run what has changed of the pipeline, on all cores: make repro [TASKS=os_interaction] [JOBS=n]
+repro: setup  ## run what has changed of the pipeline, on all cores: make repro [PROFILE=smoke] [TASKS=os_interaction] [JOBS=n]
+	$(if $(PROFILE),python -m gcd.profiles $(PROFILE))
 	python -m gcd.repro $(if $(TASKS),--tasks $(TASKS)) $(if $(JOBS),--jobs $(JOBS))
+	$(if $(PROFILE),dvc exp save --force --name $(PROFILE))
+	$(if $(PROFILE),@echo "Saved as experiment $(PROFILE). Compare: dvc exp show --only-changed. Go back: git checkout params.yaml dvc.lock reports")
 
 bench: setup  ## measure speed and memory against plain reference code (40 minutes, after `make repro`)
 	python -m benchmarks

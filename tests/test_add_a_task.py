@@ -11,6 +11,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from gcd.core.params import check_section
+from gcd.core.prompt import parse_prompt
+from gcd.tiny_model import WORD, Protocol
 from tests import tiny
 from tests.conftest import ROOT
 from tests.test_reproduction import make_repository, repro, shrink
@@ -60,9 +62,15 @@ def test_the_whole_pipeline_runs_on_it(blocks: dict[str, str], task: Any, tmp_pa
     """One package, one key, one prompt, and `dvc repro` reports on the task."""
     prompt = blocks[f"data/prompts/{NAME}.md"]
     taught = tmp_path / "taught"
-    number = {noun: 10 + place for place, noun in enumerate(tiny.NOUNS)}
-    material = tiny.Material(task, prompt, lambda noun: f"What is {number[noun]} plus 7?")
-    tiny.save_taught(material, taught)
+    problem = f"What is {WORD} plus 7?"
+    system, _, *turns = [message.content for message in parse_prompt(prompt, NAME)[:5]]
+    protocol = Protocol(
+        words=tuple(str(number) for number in range(31, 41)),
+        system=system,
+        problem=problem,
+        turns=(task.first_message(problem), *turns),
+    )
+    tiny.save_taught(protocol, taught)
     folder = make_repository(tmp_path / "repository", taught)
     for path in (f"gcd/tasks/{NAME}/__init__.py", f"data/prompts/{NAME}.md"):
         (folder / path).parent.mkdir(exist_ok=True)

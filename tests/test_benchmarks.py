@@ -14,7 +14,9 @@ from benchmarks.limit import attention_flops, prefill_flops, training_flops
 from benchmarks.reference import PlainTrainer, attach_plain_lora, cut_at, pad_right
 from benchmarks.train_epoch import plain_epoch
 from benchmarks.workloads import made_up_examples
+from gcd.checkpoints import save_adapter
 from gcd.core.errors import UserError
+from gcd.core.interfaces import load_task
 from gcd.core.records import (
     Episode,
     PairedOutput,
@@ -25,7 +27,8 @@ from gcd.core.records import (
 )
 from gcd.cost import Architecture
 from gcd.losses import Example, token_loss_sum
-from gcd.training import Term, attach_lora, save_adapter
+from gcd.tiny_model import OS_INTERACTION, WORD
+from gcd.training import Term, attach_lora
 from tests import tiny
 from tests.conftest import ROOT
 from tests.test_training import SETTINGS
@@ -61,7 +64,7 @@ def turn(reply: str, observation: str | None) -> Turn:
 
 def write_data(folder: Any, problems: list[str]) -> None:
     """Pseudo data and recorded episodes of two turns."""
-    task = tiny.OS_INTERACTION.task
+    task = load_task("os_interaction")
     opened = [tiny.user(task.first_message(problem)) for problem in problems]
     talks = [[one, tiny.assistant(tiny.BASH)] for one in opened]
     whole = [[*talk, tiny.user(tiny.OUTPUT), tiny.assistant(tiny.ANSWER)] for talk in talks[1:]]
@@ -108,8 +111,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Any:
     shutil.copy(ROOT / "params.yaml", folder)
     (folder / "benchmarks").mkdir()
     (folder / "benchmarks/settings.yaml").write_text(SMALL)
-    tiny.save_taught(tiny.OS_INTERACTION, folder / "models/base")
-    tokenizer = tiny.make_tokenizer(tiny.OS_INTERACTION)
+    tiny.save_taught(OS_INTERACTION, folder / "models/base")
+    tokenizer = tiny.make_tokenizer()
     model = tiny.make_model(tokenizer)
     architecture = Architecture(
         layers=2,
@@ -123,8 +126,10 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Any:
     description = {"source": "path", "architecture": architecture.model_dump(), "parameters": 1}
     (folder / "models/base/model.json").write_text(json.dumps(description))
     adapted = attach_lora(model, SETTINGS, four_bit=False, seed=0)
-    save_adapter(adapted, folder / "models/os_interaction/gcd/adapter")
-    write_data(folder, [tiny.OS_INTERACTION.problems(noun) for noun in tiny.NOUNS[:6]])
+    weights = {name: value for name, value in adapted.named_parameters() if "lora_" in name}
+    save_adapter(adapted, weights, folder / "models/os_interaction/gcd/adapter")
+    problems = [OS_INTERACTION.problem.replace(WORD, noun) for noun in tiny.NOUNS[:6]]
+    write_data(folder, problems)
     return folder
 
 

@@ -80,6 +80,7 @@ def settings(kind: str, wheel: Path, folder: Path) -> PrepareModelSettings:
             "wheel": source(wheel).model_dump(),
             "hub": HubSource(id="nobody/nothing", revision="main").model_dump(),
             "path": PathSource(folder=str(folder)).model_dump(),
+            "tiny": tiny.SOURCE.model_copy(update={"steps": 1}).model_dump(),
         }
     )
 
@@ -133,3 +134,13 @@ def test_a_model_without_a_chat_template_is_refused(
     with pytest.raises(UserError, match="no chat template"):
         prepare(settings("path", shelf, tmp_path / "mine"), tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_tiny_model_is_made_on_the_spot(shelf: Path, tmp_path: Path) -> None:
+    out = tmp_path / "models/base"
+    prepare(settings("tiny", shelf, tmp_path), tmp_path, out)
+    described = json.loads((out / "model.json").read_text())
+    assert (described["source"], described["steps"]) == ("tiny", 1)
+    model = AutoModelForCausalLM.from_pretrained(out)
+    assert described["parameters"] == model.num_parameters()
+    assert AutoTokenizer.from_pretrained(out).eos_token == "<|im_end|>"

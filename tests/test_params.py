@@ -90,9 +90,9 @@ def test_mistakes_are_named(write, old, new, section, message):
 
 def test_scientific_notation_is_a_number(write):
     """PyYAML reads 1e-4 as text; the parser DVC uses does not."""
-    old = re.search(r"  learning_rate: \S+", TEXT)
+    old = re.search(r"\n  learning_rate: \S+", TEXT)
     assert old
-    write(old[0], "  learning_rate: 1e-4")
+    write(old[0], "\n  learning_rate: 1e-4")
     assert read_params("train").train.learning_rate == pytest.approx(1e-4)
 
 

@@ -19,6 +19,8 @@ FOLDERS = {"task": "tasks", "method": "methods"}
 LAYERS = [
     "core",
     "repro",
+    "profiles",
+    "tiny_model",
     "benchmark_sources",
     "history_window",
     "agentbench_api",
@@ -43,6 +45,9 @@ LAYERS = [
     "rows",
     "scoring",
     "cost",
+    "plan_memory",
+    "plan_work",
+    "plan",
     "transcripts",
     "figures",
     "tables",

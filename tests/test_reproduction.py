@@ -45,14 +45,6 @@ def shrink(params: dict[str, Any]) -> None:
     params["score"]["bootstrap_samples"] = 100
 
 
-@pytest.fixture(scope="module")
-def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a tiny model that has learnt the protocol."""
-    folder = tmp_path_factory.mktemp("taught")
-    tiny.save_taught(tiny.OS_INTERACTION, folder)
-    return folder
-
-
 def make_repository(folder: Path, taught: Path) -> Path:
     """A copy of the repository's sources with one task, shrunken parameters and the tiny model."""
     for name in ("gcd", "stages", "data/prompts"):
@@ -167,7 +159,12 @@ def run_stage(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
             ["stages.check_params"],
             "key `train.max_length` is missing",
         ),
-        ("  source: path", "  source: web", ["stages.check_params"], "'wheel', 'hub' or 'path'"),
+        (
+            "  source: path",
+            "  source: web",
+            ["stages.check_params"],
+            "'wheel', 'hub', 'path' or 'tiny'",
+        ),
         ("folder: mine", "folder: nowhere", ["stages.prepare_model"], "holds no config.json"),
     ],
 )

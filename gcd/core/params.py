@@ -156,16 +156,27 @@ def _find(file: dict[str, Any], section: str) -> Any:
 
 
 def read_params(*sections: str) -> Params:
-    """Read and check the named sections of params.yaml.
+    """Read and check the named sections of params.yaml; see `check_sections`."""
+    return check_sections(load_file(), *sections)
+
+
+def every_section(file: dict[str, Any]) -> list[str]:
+    """The names of all sections of `file`, as `check_sections` takes them."""
+    groups = [f"{group}.{name}" for group in ("tasks", "methods") for name in file.get(group) or {}]
+    return [*SECTIONS, "methods", *groups]
+
+
+def check_sections(file: dict[str, Any], *sections: str) -> Params:
+    """The named sections of `file`, checked.
 
     Args:
+        file: what stands in params.yaml.
         sections: top-level keys, or `tasks.<name>`, `tasks.<name>.<part>`, `methods.<name>`, or
             `methods` for its keys.
 
     Raises:
         UserError: a key is unknown, missing or mistyped.
     """
-    file = load_file()
     values: dict[str, Any] = {}
     raw: dict[str, Any] = {}
     for section in sections:

@@ -43,13 +43,33 @@ class PathSource(Section):
     folder: str
 
 
-class PrepareModelSettings(Section):
-    """Where the base model comes from: `source` picks one of the three."""
+class TinySource(Section):
+    """A random Llama of these sizes, taught the tasks' protocols (`gcd/tiny_model.py`).
 
-    source: Literal["wheel", "hub", "path"]
+    Trained from scratch for `steps` steps; a lesson has up to `longest_filler` random words.
+    """
+
+    hidden_size: Count
+    intermediate_size: Count
+    layers: Count
+    heads: Count
+    key_value_heads: Count
+    vocabulary_size: Count
+    context: Count
+    steps: Count
+    learning_rate: Positive
+    longest_filler: Count
+    seed: int
+
+
+class PrepareModelSettings(Section):
+    """Where the base model comes from: `source` picks one of the four."""
+
+    source: Literal["wheel", "hub", "path", "tiny"]
     wheel: WheelSource
     hub: HubSource
     path: PathSource
+    tiny: TinySource
 
 
 class ModelSettings(Section):

@@ -1,0 +1,170 @@
+"""Tokens and FLOPs of every stage, from params.yaml and assumed lengths.
+
+Counts (inputs, epochs, samples) are those of the params; all pseudo inputs are taken to be usable.
+Lengths are means of the recorded default run (`profiles/facts/lengths.yaml`), or, with `longest`,
+the bounds that the params set, as if every text were as long as it may be. Overheads of the chat
+template and of the texts around a prompt are left out: some 5 tokens a message, 60 a request.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from gcd.core.params import Params
+from gcd.core.settings import Section
+from gcd.cost import Architecture, decode_flops, forward_flops
+
+LISTED = 3  # tokens of a list's number and line break
+
+
+class Lengths(Section):
+    """Lengths of a task's texts in tokens, and turns; see profiles/facts/lengths.yaml."""
+
+    prompt: int
+    problem: int
+    first_message: int
+    reply: int
+    observation: int
+    turns: float
+    reason: int
+    played_observation: int
+    played_turns: float
+
+
+@dataclass
+class Work:
+    """What a stage reads and writes (or, in training, sees and is supervised on), and its FLOPs."""
+
+    stage: str
+    read: float = 0
+    written: float = 0
+    flops: float = 0
+
+    def generate(
+        self, model: Architecture, replies: float, prompt: float, own: float, reply: float
+    ) -> None:
+        """`replies` replies of `reply` tokens, behind a shared prompt and `own` tokens each."""
+        cost = forward_flops(model, round(own), round(prompt), 0)
+        cost += decode_flops(model, round(reply), round(prompt + own), 0)
+        self.read += replies * own
+        self.written += replies * reply
+        self.flops += replies * cost
+
+    def read_prompt(self, model: Architecture, prompt: float) -> None:
+        """The prompt that is read once and shared."""
+        self.read += prompt
+        self.flops += forward_flops(model, round(prompt), 0, 0)
+
+
+def longest(lengths: Lengths, params: Params) -> Lengths:
+    """`lengths` with the bounds of the params in place of what the default run wrote."""
+    sizes = params.task.synthesis
+    return lengths.model_copy(
+        update={
+            "problem": sizes.input_tokens // sizes.per_request,
+            "reply": params.teacher.max_new_tokens,
+            "observation": sizes.environment_tokens,
+            "turns": float(sizes.max_turns),
+            "reason": params.make_reasons.max_new_tokens,
+            "played_turns": float(params.task.max_turns),
+        }
+    )
+
+
+def synthesis(model: Architecture, params: Params, sizes: Lengths) -> list[Work]:
+    """The four synthesis stages of a task."""
+    settings = params.task.synthesis
+    inputs, per_request = settings.inputs, settings.per_request
+    asked = Work("make_pseudo_inputs")
+    asked.read_prompt(model, sizes.prompt)
+    line = sizes.problem + LISTED
+    shown = params.make_pseudo_inputs.demonstrations * line
+    asked.generate(model, math.ceil(inputs / per_request), sizes.prompt, shown, per_request * line)
+    paired = Work("make_paired_outputs")
+    paired.read_prompt(model, sizes.prompt)
+    for prompt in (sizes.prompt, 0):
+        paired.generate(model, inputs, prompt, sizes.first_message, sizes.reply)
+    explained = Work("make_reasons")
+    explained.read_prompt(model, sizes.prompt)
+    both = sizes.problem + 2 * sizes.reply
+    reasons = min(inputs, settings.reasons)
+    explained.generate(model, reasons, sizes.prompt, both, sizes.reason)
+    played = Work("make_pseudo_conversations")
+    own = sizes.first_message + sizes.reply
+    for turn in range(1, math.ceil(sizes.turns)):
+        share = min(1.0, sizes.turns - turn)  # of the conversations have this turn
+        if turn == 1:
+            played.read_prompt(model, 2 * sizes.prompt)
+        played.generate(model, share * inputs, sizes.prompt, own, sizes.observation)
+        own += sizes.observation
+        played.generate(model, share * inputs, sizes.prompt, own, sizes.reply)
+        own += sizes.reply
+    return [asked, paired, explained, played]
+
+
+def conversation_tokens(sizes: Lengths, limit: int) -> tuple[float, float]:
+    """Tokens and labels of an SFT example, which is cut at `limit` tokens."""
+    labels = sizes.turns * (sizes.reply + 1)
+    read = sizes.first_message + (sizes.turns - 1) * sizes.observation
+    return min(read + labels, limit), min(labels, limit)
+
+
+def generation_tokens(sizes: Lengths, cut: int | None) -> tuple[float, float]:
+    """Tokens and labels of a PG example, whose target is cut at `cut` labels."""
+    target = sizes.prompt + sizes.reason
+    labels = target if cut is None else min(target, cut)
+    return sizes.problem + 2 * sizes.reply + labels, labels
+
+
+def training_flops(
+    model: Architecture, tokens: float, labels: float, adapter: int, *, checkpointing: bool
+) -> float:
+    """FLOPs of one example, there and back.
+
+    Forward: 2 n (N + A) + 4 L D n². Back: the same for the gradients of activations (the frozen
+    weights have none), 2 n A for those of LoRA, and attention's products twice and a half, as the
+    fused kernel computes the scores again. The head reads labels only. Checkpointing repeats the
+    forward pass of the blocks.
+    """
+    linear = 2 * tokens * (model.linear_weights + adapter)
+    attention = model.pair_flops * tokens**2
+    forward = linear + attention
+    back = linear + 2 * tokens * adapter + 2.5 * attention
+    return forward * (2 if checkpointing else 1) + back + 4 * labels * model.head_weights
+
+
+def fit(model: Architecture, params: Params, sizes: Lengths, adapter: int, gcd: Any | None) -> Work:
+    """Training of `seqkd`, or of `gcd` where its settings are given."""
+    work = Work("fit gcd" if gcd else "fit seqkd")
+    training = params.task.training
+    inputs = params.task.synthesis.inputs
+    steps = math.ceil(training.epochs * inputs / training.batch_size)
+    conversation = conversation_tokens(sizes, params.train.max_length)
+    terms = [(steps * training.batch_size, conversation)]
+    if gcd:
+        examples = math.ceil(steps / gcd.pg_every) * gcd.pg_batch_size
+        terms.append((examples, generation_tokens(sizes, gcd.pg_max_length)))
+    for examples, (tokens, labels) in terms:
+        work.read += examples * tokens
+        work.written += examples * labels
+        work.flops += examples * training_flops(
+            model, tokens, labels, adapter, checkpointing=params.train.gradient_checkpointing
+        )
+    return work
+
+
+def episodes(model: Architecture, params: Params, sizes: Lengths) -> list[Work]:
+    """The prompted and an internalised row playing the test samples, caches kept in a session."""
+    works = []
+    for name, prompt in (("run_episodes, prompted", sizes.prompt), ("run_episodes, a row", 0)):
+        work = Work(name)
+        if prompt:
+            work.read_prompt(model, prompt)
+        own, held = float(sizes.first_message), 0.0
+        for turn in range(math.ceil(sizes.played_turns)):
+            share = min(1.0, sizes.played_turns - turn) * params.task.test.count
+            work.generate(model, share, prompt + held, own, sizes.reply)
+            held += own + sizes.reply
+            own = sizes.played_observation
+        works.append(work)
+    return works

@@ -1,0 +1,127 @@
+"""Profiles: named changes of params.yaml, for other machines and other sizes.
+
+python -m gcd.profiles smoke
+
+`profiles/<name>.yaml` holds only what differs from the committed params.yaml, nested alike. The
+command writes params.yaml anew: the committed file with these changes. `default` changes nothing.
+"""
+
+import argparse
+import io
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from gcd.core.errors import UserError
+from gcd.core.params import FILE, check_sections, every_section
+from gcd.core.records import write_text
+
+FOLDER = Path("profiles")
+
+
+def _round_trip() -> YAML:
+    """A parser that keeps comments, quotes and `null` as they stand."""
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 1000  # no line is broken
+    yaml.representer.add_representer(
+        type(None), lambda dumper, _: dumper.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
+    return yaml
+
+
+def read_profile(name: str, folder: Path = FOLDER) -> dict[str, Any]:
+    """The changes of a profile; raises UserError if it is missing or no mapping."""
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        known = sorted(file.stem for file in folder.glob("*.yaml"))
+        raise UserError(f"{path}: no such profile; there are {', '.join(known)}.")
+    try:
+        profile = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(profile, dict):
+        raise UserError(f"{path}: expected a mapping of keys of params.yaml, got {profile!r}.")
+    return profile
+
+
+def _merge(params: dict[str, Any], changes: dict[str, Any], source: Path, above: str) -> None:
+    """Change `params` in place; raises UserError on a key it does not have."""
+    for key, value in changes.items():
+        if key not in params:
+            raise UserError(f"{source}: unknown key `{above}{key}`; accepted: {', '.join(params)}.")
+        old = params[key]
+        if isinstance(old, dict) != isinstance(value, dict):
+            raise UserError(
+                f"{source}: key `{above}{key}`: expected "
+                f"{'a mapping' if isinstance(old, dict) else 'one value'}, got {value!r}."
+            )
+        if isinstance(old, dict):
+            _merge(old, value, source, f"{above}{key}.")
+        else:
+            params[key] = value
+
+
+def apply_profile(text: str, name: str, folder: Path = FOLDER) -> str:
+    """The text of a params.yaml with a profile's changes; all else stays, comments too.
+
+    Raises:
+        UserError: there is no such profile, it names a key that `text` does not have, or the
+            result is not valid (`stages.check_params`).
+    """
+    yaml = _round_trip()
+    params = yaml.load(text)
+    _merge(params, read_profile(name, folder), folder / f"{name}.yaml", "")
+    stream = io.StringIO()
+    yaml.dump(params, stream)
+    merged = YAML(typ="safe").load(stream.getvalue())
+    check_sections(merged, *every_section(merged))
+    return stream.getvalue()
+
+
+def _committed() -> str:
+    """params.yaml as the last commit has it; raises UserError outside a repository."""
+    command = ["git", "show", f"HEAD:./{FILE}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(
+            f"A profile changes the committed {FILE}, and there is none: {done.stderr.strip()}"
+        )
+    return done.stdout
+
+
+def use_profile(name: str) -> None:
+    """Write params.yaml: the committed one with the profile's changes.
+
+    Raises:
+        UserError: see `apply_profile`; or params.yaml has changes of its own, which would be lost.
+    """
+    committed = _committed()
+    new = apply_profile(committed, name)
+    current = FILE.read_text(encoding="utf-8")
+    if current not in (committed, new):
+        others = [file.stem for file in FOLDER.glob("*.yaml") if file.stem != name]
+        if all(current != apply_profile(committed, other) for other in others):
+            raise UserError(
+                f"{FILE} differs from the last commit, and a profile would overwrite that. Commit "
+                f"your changes first, or drop them: git checkout {FILE}"
+            )
+    write_text(FILE, new)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m gcd.profiles", description=__doc__)
+    parser.add_argument("name", help="profiles/<name>.yaml")
+    try:
+        use_profile(parser.parse_args().name)
+    except UserError as error:
+        sys.exit(f"profiles: {error}")
+
+
+if __name__ == "__main__":
+    main()
