@@ -3,7 +3,8 @@
 Memory is the kernel's own high-water mark of the process (`VmHWM`), set back before every run by
 writing to /proc/self/clear_refs: exact, where a sampling thread can miss a peak, and per run,
 where `ru_maxrss` only ever grows. What the allocator holds back from the run before is returned to
-the kernel first (`malloc_trim`). Counted is what lies above the process with its models loaded.
+the kernel first (`malloc_trim`). Counted is what lies above the process after warming up, with
+the models and optimizer states of both sides.
 """
 
 import ctypes
@@ -29,7 +30,7 @@ from gcd.core.errors import UserError
 
 @dataclass(frozen=True)
 class Run:
-    """One run of one side. `peak_bytes` are above those of the process before the benchmark."""
+    """One run of one side. `peak_bytes` count from the process after warming up."""
 
     seconds: float
     peak_bytes: int
@@ -77,15 +78,15 @@ def alternate(
         sides: by name; a side is called with the number of the repeat.
         repeats: how often.
         warm_up: called before, uncounted: a process' first training step takes two to four times
-            as long as the others.
+            as long as the others, and weights are read from the disk when they are first used.
 
     Returns:
         For each side its runs, one a repeat.
     """
-    tidy_memory()
-    baseline = _memory("VmRSS")
     for call in warm_up:
         call()
+    tidy_memory()
+    baseline = _memory("VmRSS")
     runs: dict[str, list[Run]] = {name: [] for name in sides}
     with tqdm(total=repeats * len(sides), unit="run") as bar:
         for repeat in range(repeats):
@@ -129,6 +130,44 @@ def compare(
     )
 
 
+def compare_sides(
+    runs: dict[str, list[Run]],
+    work: str,
+    at_least: float,
+    *,
+    memory_at_most: float | None = None,
+    reference_share: int = 1,
+) -> list[Comparison]:
+    """Time and peak memory of the sides "ours" and "reference".
+
+    Args:
+        runs: from `alternate`.
+        work: what a run is, e.g. "a step".
+        at_least: the bar for the ratio of times.
+        memory_at_most: the bar for our share of the reference's memory, if there is one.
+        reference_share: a run of the reference is one in so many parts of a run of ours.
+    """
+    ours, reference = runs["ours"], runs["reference"]
+    bar = Bar(kind="at most", value=memory_at_most) if memory_at_most is not None else None
+    return [
+        compare(
+            f"time of {work}",
+            seconds(ours),
+            [reference_share * one for one in seconds(reference)],
+            "s",
+            bar=Bar(kind="at least", value=at_least),
+        ),
+        compare(
+            f"peak memory of {work}",
+            mebibytes(ours),
+            mebibytes(reference),
+            "MiB",
+            bar=bar,
+            inverse=True,
+        ),
+    ]
+
+
 def growth_exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
     """b of value = a size^b, by least squares of the logarithms.
 
@@ -157,10 +196,12 @@ def grow(
 
 
 def seconds(runs: list[Run]) -> list[float]:
+    """The times, one a run."""
     return [run.seconds for run in runs]
 
 
 def mebibytes(runs: list[Run]) -> list[float]:
+    """The peaks, one a run."""
     return [run.peak_bytes / 2**20 for run in runs]
 
 

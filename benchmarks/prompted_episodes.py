@@ -11,9 +11,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self, cast
 
-from benchmarks.measure import alternate, compare, mebibytes, run, seconds
+from benchmarks.measure import alternate, compare_sides, run
 from benchmarks.reference import load_plain, reply
-from benchmarks.results import Bar, BenchmarkRecord, write_record
+from benchmarks.results import BenchmarkRecord, write_record
 from benchmarks.settings import CommonSettings, PromptedEpisodesSettings, read_settings
 from gcd.agents import ChatAgent
 from gcd.core.errors import UserError
@@ -142,23 +142,7 @@ def main() -> BenchmarkRecord:
 
     runs = alternate({"ours": ours, "reference": reference}, settings.repeats, [warm_up])
     made, plainly = (texts(runs[side][0].result) for side in ("ours", "reference"))
-    comparisons = [
-        compare(
-            f"time of {settings.episodes} episodes",
-            seconds(runs["ours"]),
-            seconds(runs["reference"]),
-            "s",
-            bar=Bar(kind="at least", value=settings.at_least),
-        ),
-        compare(
-            "peak memory",
-            mebibytes(runs["ours"]),
-            mebibytes(runs["reference"]),
-            "MiB",
-            bar=None,
-            inverse=True,
-        ),
-    ]
+    comparisons = compare_sides(runs, f"{settings.episodes} episodes", settings.at_least)
     facts = {
         "prompt_tokens": runs["ours"][0].result[0].episode.prompt_tokens,
         "turns": sum(map(len, made)),

@@ -10,9 +10,9 @@ turn is cut at its limit, which ends them on both sides. Pseudo inputs: the firs
 from types import SimpleNamespace
 from typing import Any, cast
 
-from benchmarks.measure import alternate, compare, mebibytes, run, seconds
+from benchmarks.measure import alternate, compare_sides, run
 from benchmarks.reference import load_plain, reply
-from benchmarks.results import Bar, BenchmarkRecord, write_record
+from benchmarks.results import BenchmarkRecord, write_record
 from benchmarks.settings import CommonSettings, SynthesisSettings, read_settings
 from gcd.core import settings as product
 from gcd.core.errors import UserError
@@ -141,23 +141,12 @@ def main() -> BenchmarkRecord:
     runs = alternate({"ours": ours, "reference": reference}, settings.repeats, [warm_up])
     played = runs["ours"][0].result
     alone = {index: text for one in runs["reference"] for index, text in one.result.items()}
-    comparisons = [
-        compare(
-            f"time of {settings.conversations} conversations x {settings.turns} turns",
-            seconds(runs["ours"]),
-            [share * one for one in seconds(runs["reference"])],
-            "s",
-            bar=Bar(kind="at least", value=settings.at_least),
-        ),
-        compare(
-            "peak memory",
-            mebibytes(runs["ours"]),
-            mebibytes(runs["reference"]),
-            "MiB",
-            bar=None,
-            inverse=True,
-        ),
-    ]
+    comparisons = compare_sides(
+        runs,
+        f"{settings.conversations} conversations x {settings.turns} turns",
+        settings.at_least,
+        reference_share=settings.reference_share,
+    )
     facts = {
         "prompt_tokens": LanguageModel(base, tokenizer, params.model, None).count_prompt_tokens(
             prompt

@@ -9,9 +9,9 @@ join the same steps. The reference shuffles on its own.
 import math
 import random
 
-from benchmarks.measure import alternate, compare, mebibytes, run, seconds
+from benchmarks.measure import alternate, compare_sides, run
 from benchmarks.reference import PlainTrainer, attach_plain_lora, load_plain
-from benchmarks.results import Bar, BenchmarkRecord, write_record
+from benchmarks.results import BenchmarkRecord, write_record
 from benchmarks.settings import CommonSettings, TrainEpochSettings, read_settings
 from gcd.core.language_model import load_base
 from gcd.core.params import read_params
@@ -76,23 +76,7 @@ def main() -> BenchmarkRecord:
         reference(0, 1)
 
     runs = alternate({"ours": ours, "reference": reference}, settings.repeats, [warm_up])
-    comparisons = [
-        compare(
-            "time of an epoch",
-            seconds(runs["ours"]),
-            seconds(runs["reference"]),
-            "s",
-            bar=Bar(kind="at least", value=settings.at_least),
-        ),
-        compare(
-            "peak memory of an epoch",
-            mebibytes(runs["ours"]),
-            mebibytes(runs["reference"]),
-            "MiB",
-            bar=None,
-            inverse=True,
-        ),
-    ]
+    comparisons = compare_sides(runs, "an epoch", settings.at_least)
     facts = {
         "steps": steps,
         "tokens": sum(len(one.ids) for step in epoch for _, batch in step for one in batch),

@@ -3,9 +3,9 @@
 python -m benchmarks.train_step
 """
 
-from benchmarks.measure import alternate, compare, mebibytes, run, seconds
+from benchmarks.measure import alternate, compare_sides, run
 from benchmarks.reference import PlainTrainer, attach_plain_lora, load_plain
-from benchmarks.results import Bar, BenchmarkRecord, write_record
+from benchmarks.results import BenchmarkRecord, write_record
 from benchmarks.settings import TrainStepSettings, read_settings
 from benchmarks.workloads import made_up_examples, product_trainer
 from gcd.core.language_model import load_base
@@ -41,23 +41,9 @@ def main() -> BenchmarkRecord:
         losses.append(plain.step([(1.0, examples)], rate))
 
     runs = alternate({"ours": ours, "reference": reference}, settings.repeats, [ours, reference])
-    comparisons = [
-        compare(
-            "time of a step",
-            seconds(runs["ours"]),
-            seconds(runs["reference"]),
-            "s",
-            bar=Bar(kind="at least", value=settings.at_least),
-        ),
-        compare(
-            "peak memory of a step",
-            mebibytes(runs["ours"]),
-            mebibytes(runs["reference"]),
-            "MiB",
-            bar=Bar(kind="at most", value=settings.memory_at_most),
-            inverse=True,
-        ),
-    ]
+    comparisons = compare_sides(
+        runs, "a step", settings.at_least, memory_at_most=settings.memory_at_most
+    )
     facts = {
         "losses_of_ours": [float(row["loss"]) for row in trainer.rows],
         "losses_of_reference": losses,
