@@ -57,7 +57,8 @@ def main() -> None:
     if status is None:
         sys.exit(GONE)
     if status < 0:
-        signal.signal(-status, signal.SIG_DFL)
+        with suppress(OSError):  # SIGKILL needs no reset, and allows none
+            signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     sys.exit(status)
 

@@ -30,6 +30,7 @@ from gcd.repro.schedule import Upstream, longest_paths, ready_stages, seconds_le
 LOGS = Path("logs")
 # A stage of the default run needs up to 6.6 GiB.
 JOB_BYTES = 8 * 2**30
+NVIDIA = Path("/proc/driver/nvidia")  # there with the driver of an NVIDIA GPU
 # After Ctrl-C: time to write a checkpoint down, then everything is killed.
 GRACE_SECONDS = 10.0
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -43,9 +44,21 @@ def cores() -> int:
 def default_jobs() -> int:
     """One for each core, as far as memory goes; one where stages would share a GPU."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    if Path("/proc/driver/nvidia").exists() and not hidden:
+    if NVIDIA.exists() and not hidden:
         return 1
     return max(1, min(cores(), psutil.virtual_memory().available // JOB_BYTES))
+
+
+def own_error(text: str) -> str:
+    """The last line of a stage's output; DVC's own, if the stage did not come to say anything.
+
+    Args:
+        text: what `dvc repro` wrote: its own lines, `> command`, the stage's lines, its own again.
+    """
+    lines = [line.strip() for line in re.split("[\r\n]", text) if line.strip()]
+    command = max((n for n, line in enumerate(lines) if line.startswith("> ")), default=len(lines))
+    own = [line for line in lines[command + 1 :] if not line.startswith("ERROR: failed to repro")]
+    return [*lines, *own][-1] if lines else ""
 
 
 class Job:
@@ -119,11 +132,8 @@ class Job:
         self._process.send_signal(signal.SIGINT)
 
     def error(self) -> str:
-        """The stage's last line; DVC's, if the stage did not come to say anything."""
-        lines = [line.strip() for line in re.split("[\r\n]", self._text) if line.strip()]
-        command = max((n for n, line in enumerate(lines) if line.startswith("> ")), default=-1)
-        own = [line for line in lines[command + 1 :] if not line.startswith("ERROR: failed to re")]
-        return [f"{self.stage}: no output", *lines[-1:], *own[-1:]][-1]
+        """What its log says about its failure, in one line."""
+        return own_error(self._text) or f"{self.stage}: no output"
 
 
 class Run:
