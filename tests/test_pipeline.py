@@ -36,7 +36,7 @@ LAYERS = [
     "lora_layer",
     "packed_attention",
     "losses",
-    "batches",
+    "processes",
     "optimizers",
     "checkpoints",
     "training",
