@@ -25,6 +25,7 @@ from gcd.core.records import Conversation
 from gcd.core.settings import GenerationServerSettings
 
 KEY = "OPENAI_API_KEY"
+NO_KEY = "no-key"  # what is sent without one: a server without keys takes any
 ASK_OPENING = (
     "{question}\n\nBegin your reply with exactly this text, and go on from there:\n\n{opening}"
 )
@@ -70,8 +71,7 @@ class ServedModel:
         pace = Pace(settings.requests_per_minute)
         self._client = openai.OpenAI(
             base_url=settings.address,
-            # A server without keys takes any.
-            api_key=os.environ.get(KEY) or "none",
+            api_key=os.environ.get(KEY) or NO_KEY,
             max_retries=settings.retries,
             timeout=settings.timeout_seconds,
             # Here, not around a call, so that the client's own retries keep the pace too.
@@ -222,9 +222,9 @@ class ServedModel:
                 )
             case openai.RateLimitError():
                 text = (
-                    f"{address}: too many requests, also after {settings.retries} retries: {said} "
-                    "Lower generation_server.requests_per_minute or parallel_requests, or mend "
-                    f"the account's limits. {kept}"
+                    f"{address}: too many requests: {said} Lower "
+                    "generation_server.requests_per_minute or parallel_requests, raise retries, or "
+                    f"mend the account's limits. {kept}"
                 )
             case openai.APITimeoutError():
                 text = (

@@ -21,9 +21,11 @@ from ruamel.yaml import YAML
 from gcd import tiny_model
 from gcd.core.errors import UserError
 from gcd.core.interfaces import Reply
+from gcd.core.language_model import location
 from gcd.core.params import read_params
 from gcd.core.records import PairedOutput, PseudoConversation, PseudoInput, Reason, read_records
 from gcd.generation import check_models, load_generator
+from stages import check_params
 from tests import tiny
 from tests.conftest import ROOT
 from tests.llama_server import Relay, relaying, serving
@@ -98,24 +100,21 @@ def call(folder: Path, stage: str, *arguments: str) -> subprocess.CompletedProce
     return subprocess.run(**command(folder, stage, *arguments), capture_output=True, check=False)
 
 
-def test_check_params_finds_a_model_that_the_engine_cannot_know(tmp_path: Path) -> None:
+def test_check_params_finds_a_server_that_no_stage_uses(tmp_path: Path, monkeypatch) -> None:
     def only_engine(params: dict[str, Any]) -> None:
         params["generation"]["engine"] = "openai"
 
-    done = call(project(tmp_path / "copy", only_engine), "check_params")
-    assert done.returncode == 1
-    assert done.stderr.startswith(
-        "check_params: params.yaml: generation.engine is openai, but all of "
-        "`make_pseudo_inputs.model`, `make_paired_outputs.model`, "
-    )
-    assert done.stderr.count("\n") == 1
-    done = call(project(tmp_path / "copy", use_server("http://localhost:1/v1")), "check_params")
-    assert (done.returncode, done.stderr) == (0, "")
+    monkeypatch.chdir(project(tmp_path, only_engine))
+    with pytest.raises(UserError, match=r"all of `make_pseudo_inputs\.model`, `make_paired_out"):
+        check_params.main()
+    project(tmp_path, use_server("http://localhost:1/v1"))
+    check_params.main()
 
 
-def test_another_model_than_base_is_loaded_from_its_folder(tmp_path: Path, monkeypatch) -> None:
+def test_another_model_than_base_is_loaded_from_its_folder(
+    tmp_path: Path, monkeypatch, tokenizer
+) -> None:
     """And writes what that model writes: two random models of different sizes differ."""
-    tokenizer = tiny.make_tokenizer()
     for name, size in (("one", 64), ("two", 32)):
         source = tiny.SOURCE.model_copy(update={"hidden_size": size})
         tiny.save(tiny_model.make_model(tokenizer, source), tokenizer, tmp_path / name)
@@ -129,9 +128,16 @@ def test_another_model_than_base_is_loaded_from_its_folder(tmp_path: Path, monke
         prompt = [system("You count.")]
         replies.append(model.generate(prompt, [[user("apple")]], max_new_tokens=9, progress="test"))
     assert replies[0] != replies[1]
-    with pytest.raises(UserError, match=r"The model owner/name cannot be loaded: .*Check its name"):
-        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-        load_generator(params, "owner/name@main", tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"The model empty cannot be loaded: .*Check its name"):
+        load_generator(params, "empty", tmp_path)
+
+
+def test_a_name_on_the_hub_is_pinned() -> None:
+    assert location("owner/name@main") == {
+        "pretrained_model_name_or_path": "owner/name",
+        "revision": "main",
+    }
 
 
 def test_where_the_server_is_changes_no_work_folder(tmp_path: Path, monkeypatch) -> None:
