@@ -18,6 +18,7 @@ from tqdm import tqdm
 from gcd.core.errors import UserError
 from gcd.core.timings import TIMINGS
 from gcd.repro import durations, jobs, pipeline, progress, schedule
+from gcd.repro import warm_python as repro_python
 from gcd.repro.warm_python import warm_python
 from tests.conftest import ROOT
 
@@ -159,7 +160,7 @@ def test_jobs_follow_cores_memory_and_gpus(monkeypatch: pytest.MonkeyPatch) -> N
         set_machine(cores, gibibytes)
         assert jobs.default_jobs() == expected
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    monkeypatch.setattr(jobs, "NVIDIA", ROOT)
+    monkeypatch.setattr(repro_python, "NVIDIA", ROOT)
     set_machine(16, 128)
     assert jobs.default_jobs() == 1
 

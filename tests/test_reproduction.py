@@ -179,6 +179,8 @@ def test_driver_does_nothing_twice_and_knows_its_tasks(driven: Path) -> None:
     unknown = run_module(driven, "gcd.repro", "--tasks", "chess")
     assert unknown.returncode == 1
     assert unknown.stderr == "--tasks: no task `chess`; params.yaml has: os_interaction.\n"
+    none = run_module(driven, "gcd.repro", "--jobs", "0")
+    assert (none.returncode, none.stderr) == (1, "--jobs: expected 1 or more, got 0.\n")
 
 
 def change(driven: Path, folder: Path, old: str, new: str) -> Path:

@@ -43,9 +43,11 @@ def reproduce(tasks: list[str], jobs: int) -> None:
     """Run the changed stages: of all tasks, or those of `tasks` and of none.
 
     Raises:
-        UserError: an unknown task, a stage that failed, or DVC cannot read the pipeline.
+        UserError: no jobs, an unknown task, a stage that failed, or DVC cannot read the pipeline.
     """
-    known = list(load_file()["tasks"])
+    if jobs < 1:
+        raise UserError(f"--jobs: expected 1 or more, got {jobs}.")
+    known = list(load_file().get("tasks") or [])
     with only_one(), warm_python() as stage_python:
         whole = read_pipeline()
         pipeline = whole.only(cells_of(tasks or known, known, whole.upstream))
@@ -86,7 +88,7 @@ def main() -> None:
             record(read_pipeline().upstream)
         else:
             tasks = options.tasks.split(",") if options.tasks else []
-            reproduce(tasks, options.jobs or default_jobs())
+            reproduce(tasks, default_jobs() if options.jobs is None else options.jobs)
     except UserError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:

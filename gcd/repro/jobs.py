@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 import tty
 from pathlib import Path
@@ -26,11 +27,11 @@ from gcd.repro.progress import (
     is_bar,
 )
 from gcd.repro.schedule import Upstream, longest_paths, ready_stages, seconds_left
+from gcd.repro.warm_python import gpu_is_there
 
 LOGS = Path("logs")
 # A stage of the default run needs up to 6.6 GiB.
 JOB_BYTES = 8 * 2**30
-NVIDIA = Path("/proc/driver/nvidia")  # there with the driver of an NVIDIA GPU
 # After Ctrl-C: time to write a checkpoint down, then everything is killed.
 GRACE_SECONDS = 10.0
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -43,8 +44,7 @@ def cores() -> int:
 
 def default_jobs() -> int:
     """One for each core, as far as memory goes; one where stages would share a GPU."""
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    if NVIDIA.exists() and not hidden:
+    if gpu_is_there():
         return 1
     return max(1, min(cores(), psutil.virtual_memory().available // JOB_BYTES))
 
@@ -83,7 +83,8 @@ class Job:
             "OMP_NUM_THREADS": str(threads),
         }
         self.terminal, end = pty.openpty()
-        tty.setraw(end)
+        tty.setraw(end)  # line ends are left as they are
+        termios.tcsetwinsize(end, (24, 100))  # tqdm draws nothing where there is no width
         self._process = subprocess.Popen(
             [
                 *stage_python.split(),
@@ -105,8 +106,11 @@ class Job:
     def elapsed(self) -> float:
         return time.monotonic() - self._started
 
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
     def read(self) -> bool:
-        """Take in what it has written; False once it has ended."""
+        """Take in what it has written since; False if nothing can come any more."""
         try:
             chunk = os.read(self.terminal, 65536)
         except OSError as error:
@@ -121,7 +125,9 @@ class Job:
         return bool(chunk)
 
     def close(self) -> int:
-        """Wait for its end; returns its exit status."""
+        """Take in the rest, once it has ended; returns its exit status."""
+        while select.select([self.terminal], [], [], 0)[0] and self.read():
+            pass
         status = self._process.wait()
         self.seconds = self.elapsed()
         os.close(self.terminal)
@@ -170,7 +176,8 @@ class Run:
                 if not failed:
                     self._start()
                 failed += self._take_in()
-                self._show()
+                if self._display.due():
+                    self._show()
         except KeyboardInterrupt:
             self._interrupt()
             raise
@@ -192,9 +199,9 @@ class Run:
         failed = []
         waiting = {job.terminal: job for job in self._running}
         for terminal in select.select(list(waiting), [], [], LIVE_SECONDS)[0]:
-            job = waiting[terminal]
-            if job.read():
-                continue
+            if not waiting[terminal].read():
+                time.sleep(0.01)  # its process ends next
+        for job in [job for job in self._running if job.ended()]:
             status = job.close()
             self._running.remove(job)
             how = "ends" if status == 0 else f"fails, its output is in {LOGS / job.stage}.log"

@@ -18,7 +18,7 @@ from rich.text import Text
 PLAIN_SECONDS = 30.0
 LIVE_SECONDS = 0.5
 
-_BAR = re.compile(r"\d+%\|")
+_BAR = re.compile(r"\d+%\|.*\[[\d:]+<")
 _TIME_LEFT = re.compile(r"<(?:(\d+):)?(\d+):(\d+)[,\]]")
 
 
@@ -90,20 +90,21 @@ class Display:
         """Time since the run began."""
         return clock(time.monotonic() - self._started)
 
+    def due(self) -> bool:
+        """Whether it is time to `show` again."""
+        seconds = LIVE_SECONDS if self._console.is_terminal else PLAIN_SECONDS
+        return time.monotonic() - self._shown >= seconds
+
     def show(self, running: list[StageProgress], done: int, total: int, left: float) -> None:
-        """Draw where the run stands, if it is time to.
+        """Draw where the run stands.
 
         Args:
             done, total: numbers of stages.
             left: seconds to the end of the DAG.
         """
-        terminal = self._console.is_terminal
-        now = time.monotonic()
-        if now - self._shown < (LIVE_SECONDS if terminal else PLAIN_SECONDS):
-            return
-        self._shown = now
+        self._shown = time.monotonic()
         whole = f"{done}/{total} stages done, {clock(left)} left"
-        if terminal:
+        if self._console.is_terminal:
             lines = [Text(f"  {stage}", no_wrap=True, overflow="ellipsis") for stage in running]
             self._live.update(Group(*lines, Text(f"{self.clock()}  {whole}")), refresh=True)
         else:

@@ -31,11 +31,10 @@ LOG = Path("logs/warm_python.log")
 TIMINGS = Path("logs/timings.jsonl")
 
 # What the stages import, and DVC when it runs one. Transformers and pydantic import their parts
-# when they are first used, so those are named. Not bitsandbytes: it initialises CUDA.
+# when they are first used, so those are named.
 MODULES = [
     "torch",
     "accelerate",
-    "peft",
     "transformers.models.auto.modeling_auto",
     "transformers.models.auto.tokenization_auto",
     "transformers.models.llama.modeling_llama",
@@ -56,6 +55,14 @@ MODULES = [
     "dvc.repo.index",
     "dvc.stage.cache",
 ]
+# Imports bitsandbytes, which would initialise CUDA, and a fork could not use that.
+WITHOUT_GPU = ["peft"]
+NVIDIA = Path("/proc/driver/nvidia")  # there with the driver of an NVIDIA GPU
+
+
+def gpu_is_there() -> bool:
+    """Whether stages find an NVIDIA GPU, told without torch and without touching it."""
+    return NVIDIA.exists() and os.environ.get("CUDA_VISIBLE_DEVICES") not in {"", "-1"}
 
 
 # --- The driver's side ----------------------------------------------------------------------------
@@ -71,7 +78,7 @@ def warm_python() -> Iterator[str]:
         folder.mkdir(exist_ok=True)
     SOCKET.unlink(missing_ok=True)
     # One thread: others would not survive a fork. Each stage sets its own number. The second
-    # variable lets torch look for GPUs without initialising CUDA, which a fork could not use.
+    # variable lets torch look for GPUs without initialising CUDA.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
     with socket.socket(socket.AF_UNIX) as listener, LOG.open("wb") as log:
         mask = os.umask(0o077)  # who connects runs code as this user
@@ -127,7 +134,7 @@ def import_modules() -> None:
 
     Not by gcd.core.timings: every stage would get that module as it was when the helper began.
     """
-    for name in MODULES:
+    for name in MODULES if gpu_is_there() else MODULES + WITHOUT_GPU:
         import_module(name)
     import psutil
 
