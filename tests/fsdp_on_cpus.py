@@ -1,0 +1,22 @@
+"""`stages.fit` with the model divided over CPU processes: accelerate offers that on GPUs only.
+
+It is told that these are GPUs, after it has set up their communication as CPUs. All that follows is
+the real thing: torch divides the model, collects the checkpoints and the adapter.
+
+accelerate launch --config_file configs/fsdp_qlora.yaml fsdp_on_cpus.py os_interaction gcd
+"""
+
+import gcd.core  # noqa: F401, I001  (fixes the arithmetic mode before torch is imported)
+
+import torch
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType
+
+from gcd.core.stage import run
+from stages.fit import main
+
+if __name__ == "__main__":
+    PartialState(cpu=True)
+    PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+    PartialState._shared_state["device"] = torch.device("cpu")
+    run(main)
