@@ -22,7 +22,7 @@ setup: .venv/installed  ## create .venv with the locked versions
 repro: setup  ## run the pipeline: data, adapters, episodes, report
 	dvc repro
 
-bench: setup  ## measure speed and memory against plain reference code (40 minutes, after `make repro`)
+bench: setup  ## measure speed and memory against plain reference code, after `make repro`
 	python -m benchmarks
 
 test: setup  ## run the tests (a few minutes)
