@@ -27,7 +27,7 @@ repro: setup  ## run what has changed of the pipeline, on all cores: make repro 
 	$(if $(PROFILE),dvc exp save --force --name $(PROFILE))
 	$(if $(PROFILE),@echo "Saved as experiment $(PROFILE). Compare: dvc exp show --only-changed. Go back: git checkout params.yaml dvc.lock reports")
 
-bench: setup  ## measure speed and memory against plain reference code (40 minutes, after `make repro`)
+bench: setup  ## measure speed and memory against plain reference code, after `make repro`
 	python -m benchmarks
 
 test: setup  ## run the tests (a few minutes)
