@@ -7,12 +7,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+import tqdm as tqdm_package
 from tqdm import tqdm
 
 from gcd.core.errors import UserError
@@ -163,6 +165,85 @@ def test_jobs_follow_cores_memory_and_gpus(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(repro_python, "NVIDIA", ROOT)
     set_machine(16, 128)
     assert jobs.default_jobs() == 1
+
+
+# --- Jobs, with a stand-in for DVC ----------------------------------------------------------------
+
+STAND_IN = """
+import sys, time
+stage = sys.argv[-1]
+print(f"Running stage '{stage}':\\n> python -m stages.{stage}", flush=True)
+sys.path.append(sys.argv[1])
+from tqdm import tqdm
+try:
+    with tqdm(total=4, initial=2, desc="train", unit="step") as bar:
+        bar.update(1)
+        bar.refresh()
+        time.sleep({"slow": 60, "long": 2}.get(stage, 0.1))
+except KeyboardInterrupt:
+    sys.exit(130)
+if stage == "bad":
+    print("\\nbad: one line\\nERROR: failed to reproduce 'bad': it exited with 1")
+    sys.exit(1)
+"""
+
+
+@pytest.fixture
+def run_stages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[dict[str, set[str]]], list[str]]:
+    """Runs stages of the stand-in, two at a time; returns the lines of the display."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.05)
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "stand_in.py").write_text(STAND_IN)
+    command = f"python -I -S stand_in.py {Path(tqdm_package.__file__).parents[1]}"
+
+    def run(upstream: dict[str, set[str]]) -> list[str]:
+        with progress.Display() as display:
+            jobs.Run(upstream, dict.fromkeys(upstream, 9.0), 2, command, display).run()
+        return capsys.readouterr().out.splitlines()
+
+    return run
+
+
+def test_stages_run_in_order_and_show_their_bars(
+    run_stages: Callable[[dict[str, set[str]]], list[str]], tmp_path: Path
+) -> None:
+    shown = run_stages({"a": set(), "b": {"a"}, "c": {"a"}, "d": {"b", "c"}})
+    said = [line.split("  ", 1)[1].split(",")[0] for line in shown if "stages done" not in line]
+    assert said[:4] == ["a begins", "a ends", "b begins", "c begins"]
+    assert set(said[4:6]) == {"b ends", "c ends"}
+    assert said[6:] == ["d begins", "d ends"]
+    assert any("0/4 stages done" in line and "train: 3/4 [" in line for line in shown)
+    log = (tmp_path / "logs/d.log").read_text()
+    assert log.startswith("Running stage 'd':\n> python -m stages.d\n")
+    assert " 75%|" in log
+
+
+def test_after_a_failure_nothing_begins(
+    run_stages: Callable[[dict[str, set[str]]], list[str]], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"^bad: one line$"):
+        run_stages({"bad": set(), "long": set(), "after": {"bad"}, "alone": set()})
+    assert {file.stem for file in tmp_path.glob("logs/*")} == {"bad", "long"}
+
+
+def test_ctrl_c_interrupts_what_runs(
+    run_stages: Callable[[dict[str, set[str]]], list[str]], tmp_path: Path
+) -> None:
+    def press() -> None:
+        while "75%" not in (tmp_path / "logs/slow.log").read_text():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    (tmp_path / "logs/slow.log").touch()
+    thread = threading.Thread(target=press)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        run_stages({"slow": set()})
+    thread.join()
+    assert not [child for child in psutil.Process().children() if "stand_in.py" in child.cmdline()]
 
 
 # --- Warm Python ----------------------------------------------------------------------------------
