@@ -133,8 +133,8 @@ def test_bars_are_read_as_tqdm_draws_them() -> None:
         line for line in drawn.getvalue().split("\r") if "10/20" in line or "0/20" in line
     ]
     assert progress.is_bar(half)
-    assert progress.bar_text(half).startswith("train: 10/20 [1:00:00<1:00:00")
-    assert progress.bar_seconds_left(half) == 3600
+    assert progress.bar_text(half).startswith("train: 10/20 [1:00:0")  # or a second more
+    assert progress.bar_seconds_left(half) == pytest.approx(3600, abs=9)
     assert progress.bar_seconds_left(first) == 0  # "?"
     assert not progress.is_bar("a line with 50% of something")
 
