@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from gcd import tiny_model
 from gcd.core.errors import UserError
 from gcd.core.interfaces import Reply
 from gcd.core.language_model import location
@@ -115,7 +116,8 @@ def test_another_model_than_base_is_loaded_from_its_folder(
 ) -> None:
     """And writes what that model writes: two random models of different sizes differ."""
     for name, size in (("one", 64), ("two", 32)):
-        tiny.save(tiny.make_model(tokenizer, size), tokenizer, tmp_path / name)
+        source = tiny.SOURCE.model_copy(update={"hidden_size": size})
+        tiny.save(tiny_model.make_model(tokenizer, source), tokenizer, tmp_path / name)
     monkeypatch.chdir(project(tmp_path))
     params = read_params("generation", "model")
     replies: list[list[Reply | None]] = []

@@ -239,7 +239,7 @@ def test_the_divided_model_is_divided_by_layers(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv(name, value)
     plugin = FullyShardedDataParallelPlugin()
     assert plugin.fsdp_version == 2
-    assert plugin.auto_wrap_policy.func is transformer_auto_wrap_policy
+    assert plugin.auto_wrap_policy is transformer_auto_wrap_policy
     assert plugin.reshard_after_forward is True
     assert not plugin.cpu_ram_efficient_loading
     assert launch.sharded()
