@@ -20,11 +20,15 @@ help:  ## list the targets
 
 setup: .venv/installed  ## create .venv with the locked versions
 
+# An experiment is a commit, which DVC refuses to make for nobody: in a container, in CI.
+SIGNED = $(if $(shell git config user.email),,GIT_AUTHOR_NAME=nobody GIT_AUTHOR_EMAIL=nobody@localhost \
+	GIT_COMMITTER_NAME=nobody GIT_COMMITTER_EMAIL=nobody@localhost)
+
 # Only some tasks: make repro TASKS=os_interaction,web_browsing. Stages at a time: make repro JOBS=1.
 repro: setup  ## run what has changed of the pipeline, on all cores: make repro [PROFILE=smoke] [TASKS=os_interaction] [JOBS=n]
 	$(if $(PROFILE),python -m gcd.profiles $(PROFILE))
 	python -m gcd.repro $(if $(TASKS),--tasks $(TASKS)) $(if $(JOBS),--jobs $(JOBS))
-	$(if $(PROFILE),dvc exp save --force --name $(PROFILE))
+	$(if $(PROFILE),$(SIGNED) dvc exp save --force --name $(PROFILE))
 	$(if $(PROFILE),@echo "Saved as experiment $(PROFILE). Compare: dvc exp show --only-changed. Go back: git checkout params.yaml dvc.lock reports")
 
 bench: setup  ## measure speed and memory against plain reference code, after `make repro`

@@ -133,6 +133,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", everything.NAMES)
 def test_both_sides_do_the_same_work(repository, monkeypatch, name):
     monkeypatch.chdir(repository)

@@ -213,6 +213,7 @@ def processes_in(folder: Path) -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_driver_leaves_nothing_running(tmp_path: Path, driven: Path, number: int) -> None:
     folder = change(driven, tmp_path / "changed", "seed: 0\n", "seed: 1\n")
