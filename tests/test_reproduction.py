@@ -193,7 +193,7 @@ def change(driven: Path, folder: Path, old: str, new: str) -> Path:
 
 
 def test_driver_ends_with_the_error_of_the_stage(tmp_path: Path, driven: Path) -> None:
-    old = "make_reasons:\n  minimum: 1\n"
+    old = "make_reasons:\n  model: base\n  minimum: 1\n"
     folder = change(driven, tmp_path / "changed", old, old.replace("1", "1000"))
     done = run_module(folder, "gcd.repro")
     assert done.returncode == 1
@@ -216,7 +216,7 @@ def processes_in(folder: Path) -> list[psutil.Process]:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_driver_leaves_nothing_running(tmp_path: Path, driven: Path, number: int) -> None:
-    folder = change(driven, tmp_path / "changed", "seed: 0\n", "seed: 1\n")
+    folder = change(driven, tmp_path / "changed", "\nseed: 0\n", "\nseed: 1\n")
     process = subprocess.Popen(
         [sys.executable, "-m", "gcd.repro"],
         cwd=folder,
