@@ -20,8 +20,7 @@ from ruamel.yaml import YAML
 
 from gcd import tiny_model
 from gcd.core.errors import UserError
-from gcd.core.interfaces import Reply
-from gcd.core.language_model import location
+from gcd.core.language_model import LanguageModel, location
 from gcd.core.params import read_params
 from gcd.core.records import PairedOutput, PseudoConversation, PseudoInput, Reason, read_records
 from gcd.generation import check_models, load_generator
@@ -29,7 +28,7 @@ from stages import check_params
 from tests import tiny
 from tests.conftest import ROOT
 from tests.llama_server import Relay, relaying, serving
-from tests.tiny import system, user
+from tests.tiny import user
 
 Edit = Callable[[dict[str, Any]], None]
 STAGES = [
@@ -114,20 +113,21 @@ def test_check_params_finds_a_server_that_no_stage_uses(tmp_path: Path, monkeypa
 def test_another_model_than_base_is_loaded_from_its_folder(
     tmp_path: Path, monkeypatch, tokenizer
 ) -> None:
-    """And writes what that model writes: two random models of different sizes differ."""
-    for name, size in (("one", 64), ("two", 32)):
+    """Two random models of different sizes: each folder gives its own, ready to write."""
+    sizes = {"one": 64, "two": 32}
+    for name, size in sizes.items():
         source = tiny.SOURCE.model_copy(update={"hidden_size": size})
         tiny.save(tiny_model.make_model(tokenizer, source), tokenizer, tmp_path / name)
     monkeypatch.chdir(project(tmp_path))
     params = read_params("generation", "model")
-    replies: list[list[Reply | None]] = []
-    for name in ("one", "two"):
+    for name, size in sizes.items():
         work = tmp_path / f"work_{name}"
         work.mkdir()
         model = load_generator(params, name, work)
-        prompt = [system("You count.")]
-        replies.append(model.generate(prompt, [[user("apple")]], max_new_tokens=9, progress="test"))
-    assert replies[0] != replies[1]
+        assert isinstance(model, LanguageModel)
+        assert model.model.config.hidden_size == size
+        [reply] = model.generate([], [[user("apple")]], max_new_tokens=9, progress="test")
+        assert reply and reply.reply_tokens > 0
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"The model empty cannot be loaded: .*Check its name"):
         load_generator(params, "empty", tmp_path)
