@@ -57,7 +57,8 @@ def own_error(text: str) -> str:
     """
     lines = [line.strip() for line in re.split("[\r\n]", text) if line.strip()]
     command = max((n for n, line in enumerate(lines) if line.startswith("> ")), default=len(lines))
-    own = [line for line in lines[command + 1 :] if not line.startswith("ERROR: failed to repro")]
+    dvc = ("ERROR: failed to repro", "!")  # its bars begin with an exclamation mark
+    own = [line for line in lines[command + 1 :] if not line.startswith(dvc)]
     return [*lines, *own][-1] if lines else ""
 
 
