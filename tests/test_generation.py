@@ -194,10 +194,12 @@ def test_the_four_steps_on_a_server_killed_and_continued(tmp_path: Path, relay: 
     with subprocess.Popen(
         **command(folder, "make_paired_outputs", "os_interaction"), stderr=subprocess.PIPE
     ) as process:
-        assert held.wait(timeout=300)
-        journal_of_four(folder)
-        process.send_signal(signal.SIGKILL)
-    release.set()
+        try:
+            assert held.wait(timeout=600)
+            journal_of_four(folder)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            release.set()
     answered = relay.requests[:4]
     relay.requests.clear()
     relay.hold = lambda number: None
@@ -229,8 +231,8 @@ def journal_of_four(folder: Path) -> None:
     """Wait until the four replies that were let through are on disk."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        [journal] = folder.glob(".work/make_paired_outputs-*/*/replies.jsonl")
-        if journal.read_bytes().count(b"\n") == 4:
+        journals = folder.glob(".work/make_paired_outputs-*/*/replies.jsonl")
+        if [journal.read_bytes().count(b"\n") for journal in journals] == [4]:
             return
         time.sleep(0.1)
     pytest.fail("the replies that arrived are not in the journal")
