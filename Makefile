@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-slow conformance lint format lock clean
+.PHONY: help setup repro bench test test-slow conformance lint format lock clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
@@ -20,11 +20,15 @@ help:  ## list the targets
 
 setup: .venv/installed  ## create .venv with the locked versions
 
-repro: setup  ## run the pipeline: data, adapters, episodes, report; or a profile: PROFILE=smoke
+# Only some tasks: make repro TASKS=os_interaction,web_browsing. Stages at a time: make repro JOBS=1.
+repro: setup  ## run what has changed of the pipeline, on all cores: make repro [PROFILE=smoke] [TASKS=os_interaction] [JOBS=n]
 	$(if $(PROFILE),python -m gcd.profiles $(PROFILE))
-	dvc repro
+	python -m gcd.repro $(if $(TASKS),--tasks $(TASKS)) $(if $(JOBS),--jobs $(JOBS))
 	$(if $(PROFILE),dvc exp save --force --name $(PROFILE))
 	$(if $(PROFILE),@echo "Saved as experiment $(PROFILE). Compare: dvc exp show --only-changed. Go back: git checkout params.yaml dvc.lock reports")
+
+bench: setup  ## measure speed and memory against plain reference code (40 minutes, after `make repro`)
+	python -m benchmarks
 
 test: setup  ## run the tests (a few minutes)
 	python -m pytest -m 'not slow'

@@ -8,8 +8,7 @@ section 3.2; our wording). All conversations of a turn are generated together.
 from dataclasses import dataclass
 
 from gcd.core.decoding import Sampling
-from gcd.core.interfaces import Reply, Task
-from gcd.core.language_model import LanguageModel
+from gcd.core.interfaces import Reply, Task, TextGenerator
 from gcd.core.records import Conversation, Message, PairedOutput, PseudoConversation
 from gcd.core.settings import MakePseudoConversationsSettings, SynthesisSettings
 from gcd.synthesis import ENVIRONMENT_REQUEST, Synthesis
@@ -80,7 +79,7 @@ def _environment_turn(dialogue: Dialogue, reply: Reply | None, end_token: str) -
 
 
 def make_pseudo_conversations(
-    model: LanguageModel,
+    model: TextGenerator,
     prompt: Conversation,
     pairs: list[PairedOutput],
     task: Task,

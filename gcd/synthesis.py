@@ -1,6 +1,6 @@
 """The four things synthesised from the prompt alone: inputs, paired outputs, reasons, dialogues.
 
-Each function takes a `LanguageModel` and returns what was kept and why the rest was not. All
+Each function takes a `TextGenerator` and returns what was kept and why the rest was not. All
 conversations of a step are generated in batches (paper, section 3.2; our wording).
 """
 
@@ -15,8 +15,7 @@ from typing import Generic, TypeVar
 
 from gcd.core.decoding import Sampling
 from gcd.core.errors import UserError
-from gcd.core.interfaces import Task
-from gcd.core.language_model import LanguageModel
+from gcd.core.interfaces import Task, TextGenerator
 from gcd.core.records import (
     Conversation,
     Message,
@@ -100,7 +99,7 @@ def _normal(text: str) -> str:
 
 
 def make_pseudo_inputs(
-    model: LanguageModel,
+    model: TextGenerator,
     prompt: str,
     demonstrations: list[str],
     task: Task,
@@ -177,13 +176,16 @@ def _keep_inputs(
 
 
 def make_paired_outputs(
-    model: LanguageModel,
+    model: TextGenerator,
     prompt: Conversation,
     inputs: list[PseudoInput],
     task: Task,
     max_new_tokens: int,
 ) -> Synthesis[PairedOutput]:
     """Answer every input with the prompt (teacher) and without (student), both greedily.
+
+    One model gives both, so that only the prompt makes the difference. By definition of the student
+    it is the base model; another teacher writes outputs that the base model would not.
 
     Rejected: inputs that the teacher does not answer with a valid action (off the prompt's topic,
     or beyond the model), and empty student outputs.
@@ -214,7 +216,7 @@ def make_paired_outputs(
 
 
 def make_reasons(
-    model: LanguageModel,
+    model: TextGenerator,
     prompt: str,
     pairs: list[PairedOutput],
     settings: MakeReasonsSettings,

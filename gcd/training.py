@@ -19,21 +19,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedType
+from accelerate import Accelerator
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-from peft.utils.other import fsdp_auto_wrap_policy
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from gcd.batches import deal, micro_batches
 from gcd.checkpoints import adapter_weights, load_checkpoint, save_adapter, save_checkpoint
 from gcd.core.errors import UserError
 from gcd.core.language_model import device
 from gcd.core.launch import sharded
 from gcd.core.records import write_text
 from gcd.core.settings import TrainSettings
+from gcd.lora_layer import LoraLinear
 from gcd.losses import Batch, Example, pack
 from gcd.optimizers import learning_rate, make_optimizer
+from gcd.packed_attention import attend_within_examples
+from gcd.processes import Loss, check_division, deal
 
 
 @dataclass(frozen=True)
@@ -71,23 +72,43 @@ class Term:
 
 
 def attach_lora(model: Any, settings: TrainSettings, *, four_bit: bool, seed: int) -> Any:
-    """`model` with fresh LoRA layers on all its linear layers; only they are trainable."""
+    """`model` with fresh LoRA layers on all its linear layers; only they are trainable.
+
+    It then expects packed rows (see `losses.Batch`).
+
+    Raises:
+        UserError: see `attend_within_examples`.
+    """
+    attend_within_examples(model)
+    config = LoraConfig(
+        r=settings.lora.rank,
+        lora_alpha=settings.lora.alpha,
+        lora_dropout=settings.lora.dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
     # Norms and embeddings in fp32. Not under FSDP: it divides what has one type, that of the model.
     if four_bit and not sharded():
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    if not four_bit:
+        config._register_custom_module({nn.Linear: LoraLinear})
     if settings.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     torch.manual_seed(seed)
-    return get_peft_model(
-        model,
-        LoraConfig(
-            r=settings.lora.rank,
-            lora_alpha=settings.lora.alpha,
-            lora_dropout=settings.lora.dropout,
-            target_modules="all-linear",
-            task_type="CAUSAL_LM",
-        ),
-    )
+    return get_peft_model(model, config)
+
+
+def micro_batches(examples: list[Example], tokens: int) -> list[list[Example]]:
+    """`examples` in order, in groups of at most `tokens` tokens; a longer example stands alone."""
+    groups: list[list[Example]] = []
+    room = 0
+    for example in examples:
+        if len(example.ids) > room:
+            groups.append([])
+            room = tokens
+        groups[-1].append(example)
+        room -= len(example.ids)
+    return groups
 
 
 @dataclass(frozen=True)
@@ -97,20 +118,6 @@ class MicroBatch:
     term: Term
     examples: list[Example]
     counts: bool
-
-
-class Loss(torch.nn.Module):
-    """A model whose forward pass is the loss.
-
-    DDP and FSDP act before and after `forward`, so all that reads weights has to lie inside.
-    """
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, loss_sum: Callable[[Any, Batch], Tensor], batch: Batch) -> Tensor:
-        return loss_sum(self.model, batch)
 
 
 class Trainer:
@@ -124,14 +131,22 @@ class Trainer:
         self.seed = seed
         self.total = math.ceil(epochs * len(terms[0].examples) / terms[0].batch_size)
         self.accelerator = Accelerator(cpu=device().type == "cpu")
-        if self.accelerator.distributed_type == DistributedType.FSDP:
-            # LoRA layers in parts of their own: a part is trained as a whole, or not at all.
-            self.accelerator.state.fsdp_plugin.auto_wrap_policy = fsdp_auto_wrap_policy(model)
         trainable = [value for value in model.parameters() if value.requires_grad]
         optimizer = make_optimizer(trainable, settings)
-        self.model, self.optimizer = self.accelerator.prepare(Loss(model), optimizer)
+        loss = Loss(model)
+        expected = self._probe(loss) if sharded() else 0.0
+        self.model, self.optimizer = self.accelerator.prepare(loss, optimizer)
+        if sharded():
+            check_division(expected, self._probe(self.model))
         self.rows: list[dict[str, str]] = []
         self.tokens = 0
+
+    @torch.no_grad()
+    def _probe(self, loss: torch.nn.Module) -> float:
+        """The loss on the first example, to compare a divided model with the whole one."""
+        term = self.terms[0]
+        total = loss(term.loss_sum, pack(term.examples[:1], self.accelerator.device))
+        return float(total.item())
 
     def step(self) -> None:
         """One optimizer step, and its row of loss.csv: on every process the same one."""

@@ -4,21 +4,22 @@ python -m stages.make_paired_outputs os_interaction
 """
 
 from gcd.core.interfaces import load_task
-from gcd.core.language_model import BASE, load_language_model
+from gcd.core.language_model import BASE
 from gcd.core.params import read_params
 from gcd.core.records import PseudoInput, read_records
 from gcd.core.stage import run, work_folder
 from gcd.data import prompt_file, pseudo_folder, read_prompt
+from gcd.generation import load_generator
 from gcd.synthesis import make_paired_outputs
 
 
 def main(task: str) -> None:
-    params = read_params("seed", "model", "teacher", "make_paired_outputs")
+    params = read_params("seed", "model", "generation", "teacher", "make_paired_outputs")
     out = pseudo_folder(task)
     inputs = out / "inputs.jsonl"
     cell = f"make_paired_outputs-{task}"
     with work_folder(cell, params, [BASE / "model.json", prompt_file(task), inputs]) as work:
-        model = load_language_model(params.model, work)
+        model = load_generator(params, params.make_paired_outputs.model, work)
         made = make_paired_outputs(
             model,
             read_prompt(task)[1],

@@ -4,16 +4,19 @@ python -m stages.make_pseudo_inputs os_interaction
 """
 
 from gcd.core.interfaces import load_task
-from gcd.core.language_model import BASE, load_language_model
+from gcd.core.language_model import BASE
 from gcd.core.params import read_params
 from gcd.core.records import PseudoInput, read_records
 from gcd.core.stage import run, work_folder
 from gcd.data import problems_file, prompt_file, pseudo_folder, read_prompt
+from gcd.generation import load_generator
 from gcd.synthesis import make_pseudo_inputs
 
 
 def main(task: str) -> None:
-    params = read_params("seed", "model", "make_pseudo_inputs", f"tasks.{task}.synthesis")
+    params = read_params(
+        "seed", "model", "generation", "make_pseudo_inputs", f"tasks.{task}.synthesis"
+    )
     settings = params.make_pseudo_inputs
     module = load_task(task)
     out = pseudo_folder(task)
@@ -23,7 +26,7 @@ def main(task: str) -> None:
         demonstrations = [
             problem.text for problem in read_records(problems_file(task), PseudoInput)
         ]
-        model = load_language_model(params.model, work)
+        model = load_generator(params, settings.model, work)
         prompt = read_prompt(task)[0]
         made = make_pseudo_inputs(
             model, prompt, demonstrations, module, settings, params.synthesis, params.seed

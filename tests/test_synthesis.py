@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from gcd.core.errors import UserError
-from gcd.core.interfaces import Reply, load_task
-from gcd.core.language_model import LanguageModel
+from gcd.core.interfaces import Reply, TextGenerator, load_task
 from gcd.core.prompt import parse_prompt
 from gcd.core.records import (
     Conversation,
@@ -31,6 +30,7 @@ from tests.tiny import ANSWER, BASH, OUTPUT, PROMPT, assistant, system, user
 os_interaction = load_task("os_interaction")
 TEACHER = parse_prompt(PROMPT, "prompt")
 INPUTS = MakePseudoInputsSettings(
+    model="base",
     minimum=1,
     max_requests=3,
     demonstrations=2,
@@ -47,6 +47,7 @@ SIZES = SynthesisSettings(
     environment_tokens=30,
 )
 CONVERSATIONS = MakePseudoConversationsSettings(
+    model="base",
     minimum=1,
     temperature=1.0,
     top_p=1.0,
@@ -55,7 +56,7 @@ CONVERSATIONS = MakePseudoConversationsSettings(
 
 
 class Scripted:
-    """Stands in for a LanguageModel: `answer` says what each conversation is answered with."""
+    """Stands in for a TextGenerator: `answer` says what each conversation is answered with."""
 
     def __init__(self, answer: Callable[[Conversation, Conversation], str | None]) -> None:
         self.answer = answer
@@ -80,8 +81,8 @@ class Scripted:
         return Reply((opening + text).strip().removesuffix("…"), 0, 0, not text.endswith("…"))
 
 
-def model(answer: Callable[[Conversation, Conversation], str | None]) -> LanguageModel:
-    return cast(LanguageModel, Scripted(answer))
+def model(answer: Callable[[Conversation, Conversation], str | None]) -> TextGenerator:
+    return Scripted(answer)
 
 
 def pair(index: int, teacher: str = BASH) -> PairedOutput:
@@ -127,7 +128,7 @@ def test_inputs_ask_in_rounds_and_stop_at_the_count() -> None:
         )
     )
     made = make_pseudo_inputs(
-        cast(LanguageModel, scripted),
+        scripted,
         "PROMPT",
         ["demo one", "demo two"],
         os_interaction,
@@ -172,9 +173,11 @@ def test_paired_outputs_keep_what_the_teacher_can_answer() -> None:
 def test_reasons_see_both_outputs() -> None:
     answers = iter(["Because.", "", "Because of…"])
     scripted = Scripted(lambda prompt, conversation: next(answers))
-    settings = MakeReasonsSettings(minimum=1, temperature=1.0, top_p=1.0, max_new_tokens=9)
+    settings = MakeReasonsSettings(
+        model="base", minimum=1, temperature=1.0, top_p=1.0, max_new_tokens=9
+    )
     pairs = [pair(0), pair(1), pair(2)]
-    made = make_reasons(cast(LanguageModel, scripted), "PROMPT", pairs, settings, 0)
+    made = make_reasons(scripted, "PROMPT", pairs, settings, 0)
     assert made.kept == [Reason(index=0, reason="Because.")]
     assert made.rejected == {"empty": 1, "too long": 1}
     prompt, conversations, _ = scripted.calls[0]

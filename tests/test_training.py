@@ -8,12 +8,12 @@ import pytest
 import torch
 from peft import PeftModel
 
-from gcd.batches import micro_batches
 from gcd.core.errors import UserError
 from gcd.core.settings import LoraSettings, TrainSettings
 from gcd.losses import Example, token_loss_sum
-from gcd.optimizers import learning_rate
-from gcd.training import Term, Trainer, attach_lora, train
+from gcd.optimizers import learning_rate, make_optimizer
+from gcd.processes import check_division, deal
+from gcd.training import Term, Trainer, attach_lora, micro_batches, train
 from tests.tiny import make_model
 
 SETTINGS = TrainSettings(
@@ -109,6 +109,48 @@ def test_micro_batches_respect_the_limit_and_keep_every_example():
     assert len(micro_batches(EXAMPLES, 1)) == len(EXAMPLES)
 
 
+def test_dealing_gives_everything_once_and_about_equal_work():
+    """By hand: 9 to the first, 7 to the second, 5 to the second (7 < 9), 4 and 1 to the first."""
+    assert deal([4, 9, 1, 7, 5], 2) == [[0, 1], [2, 3, 4]]
+    assert deal([4, 9, 1, 7, 5], 1) == [[0, 1, 2, 3, 4]]
+    assert deal([3], 2) == [[0], []]
+
+
+def test_gradient_checkpointing_gives_the_same_gradient(tokenizer):
+    """Through our own call of the base model, with several examples in a row."""
+    gradients, recomputed = [], []
+    for checkpointing in (False, True):
+        settings = SETTINGS.model_copy(update={"gradient_checkpointing": checkpointing})
+        model = attach_lora(make_model(tokenizer), settings, four_bit=False, seed=0)
+        calls: list[int] = []
+        model.get_base_model().model.layers[0].mlp.register_forward_pre_hook(
+            lambda *_, calls=calls: calls.append(1)
+        )
+        trainer = Trainer(model, [term(batch_size=5)], settings, epochs=1, seed=0)
+        trainer.model.train()
+        torch.manual_seed(0)
+        trainer._accumulate(trainer.terms, 0)
+        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
+        recomputed.append(len(calls))
+    assert recomputed == [1, 2]
+    for plain, checkpointed in zip(*gradients, strict=True):
+        assert torch.equal(plain, checkpointed)
+
+
+@pytest.mark.parametrize("name", ["paged_adamw_32bit", "paged_adamw_8bit"])
+def test_paged_optimizers_want_a_gpu(name):
+    settings = SETTINGS.model_copy(update={"optimizer": name})
+    with pytest.raises(UserError, match=f"{name} .* no GPU here"):
+        make_optimizer([torch.nn.Parameter(torch.zeros(3))], settings)
+
+
+def test_a_divided_model_has_to_keep_its_loss():
+    check_division(100.0, 100.001)
+    for other in (100.1, 99.9, float("nan")):
+        with pytest.raises(UserError, match="FSDP has changed its weights"):
+            check_division(100.0, other)
+
+
 def test_every_example_once_an_epoch():
     drawn = [item for step in range(5) for item in term().draw(step, 0)]
     for epoch in (drawn[:5], drawn[5:]):
@@ -147,12 +189,17 @@ def test_only_the_adapter_moves_and_it_learns(tokenizer, tmp_path):
     assert losses[-1] < 0.9 * losses[0]
 
 
+def logits(model):
+    """What a reader of the adapter computes: transformers' attention, not that of packed rows."""
+    model.get_base_model().set_attn_implementation("sdpa")
+    return model.eval()(input_ids=torch.tensor([[5, 6, 7]])).logits
+
+
 def test_saved_adapter_loads_to_the_same_logits(tokenizer, tmp_path):
     model = attach_lora(make_model(tokenizer), SETTINGS, four_bit=False, seed=0)
     train(model, [term()], SETTINGS, epochs=3, seed=0, work=tmp_path, out=tmp_path)
     loaded = PeftModel.from_pretrained(make_model(tokenizer), str(tmp_path / "adapter"))
-    ids = torch.tensor([[5, 6, 7]])
-    assert torch.equal(loaded.eval()(input_ids=ids).logits, model.eval()(input_ids=ids).logits)
+    assert torch.equal(logits(loaded), logits(model))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
@@ -206,7 +253,6 @@ def test_four_bit_base_trains_and_reloads(tokenizer, tmp_path):
         loaded, _, deployment, trained = language_model.load_with_adapter(
             settings, tmp_path / "adapter"
         )
-    ids = torch.tensor([[5, 6, 7]])
     assert deployment == "unmerged adapter"
     assert trained == sum(p.numel() for p in model.parameters() if p.requires_grad)
-    assert torch.equal(loaded(input_ids=ids).logits, model.eval()(input_ids=ids).logits)
+    assert torch.equal(logits(loaded), logits(model))

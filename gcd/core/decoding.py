@@ -11,6 +11,7 @@ from transformers import DynamicCache
 
 from gcd.core.roomy_cache import new_cache
 from gcd.core.sessions import Layers
+from gcd.core.shared_prefix import Reading
 
 
 @dataclass(frozen=True)
@@ -86,31 +87,60 @@ def _draw(ordered: Tensor, tokens: Tensor, draws: Tensor, top_p: float) -> Tenso
     return tokens.gather(1, torch.minimum(places, last))[:, 0]
 
 
-def pad_left(sequences: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Ids and mask, each [batch, longest]; padding is on the left and its id does not matter."""
-    width = max(map(len, sequences))
-    ids = torch.tensor([[0] * (width - len(row)) + row for row in sequences], device=device)
-    mask = torch.tensor(
-        [[0] * (width - len(row)) + [1] * len(row) for row in sequences], device=device
-    )
-    return ids, mask
+def read(
+    model: Any, prefix_length: int, sequences: list[list[int]], past: list[Layers | None]
+) -> tuple[Tensor, list[Layers]]:
+    """Read all sequences as one packed row: not a token of padding is computed.
+
+    Args:
+        model, prefix_length, sequences, past: see `decode`.
+
+    Returns:
+        Logits after each sequence's last id, [rows, V]; keys and values of each, with its past.
+    """
+    lengths = [len(sequence) for sequence in sequences]
+    starts = [prefix_length + (layers[0][0].shape[1] if layers else 0) for layers in past]
+    places = [range(start, start + n) for start, n in zip(starts, lengths, strict=True)]
+    ids = torch.tensor([[token for sequence in sequences for token in sequence]])
+    positions = torch.tensor([[place for row in places for place in row]])
+    cache = DynamicCache(config=model.config)
+    ends = torch.tensor(lengths).cumsum(0) - 1
+    logits = model(
+        input_ids=ids.to(model.device),
+        position_ids=positions.to(model.device),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=ends.to(model.device),
+        reading=Reading(lengths, past),
+    ).logits[0]
+    split = [
+        [torch.split(part[0], lengths, dim=1) for part in (layer.keys, layer.values)]
+        for layer in cache.layers
+    ]
+    whole: list[Layers] = []
+    for row, layers in enumerate(past):
+        own = [(keys[row], values[row]) for keys, values in split]
+        if layers:
+            own = [
+                (torch.cat([before[0], after[0]], 1), torch.cat([before[1], after[1]], 1))
+                for before, after in zip(layers, own, strict=True)
+            ]
+        whole.append(own)
+    return logits, whole
 
 
-def _fill(cache: DynamicCache, past: list[Layers | None], device: torch.device) -> Tensor:
-    """Put what was read before into `cache`, padded on the left; returns its mask [batch, n]."""
-    lengths = [layers[0][0].shape[1] if layers else 0 for layers in past]
+def fill(cache: DynamicCache, rows: list[Layers]) -> Tensor:
+    """Put what was read into `cache`, padded on the left; returns its mask [rows, longest]."""
+    first = rows[0][0][0]
+    lengths = [layers[0][0].shape[1] for layers in rows]
     width = max(lengths)
-    mask = torch.tensor([[0] * (width - n) + [1] * n for n in lengths], device=device)
-    known = next((layers for layers in past if layers), [])
-    for number, pair in enumerate(known):
-        heads, _, size = pair[0].shape
-        stacked = [pair[0].new_zeros(len(past), heads, width, size) for _ in range(2)]
-        for row, layers in enumerate(past):
-            if layers:
-                for whole, part in zip(stacked, layers[number], strict=True):
-                    whole[row, :, width - lengths[row] :] = part
+    for number in range(len(rows[0])):
+        stacked = [first.new_zeros(len(rows), len(first), width, first.shape[2]) for _ in range(2)]
+        for row, layers in enumerate(rows):
+            for whole, part in zip(stacked, layers[number], strict=True):
+                whole[row, :, width - lengths[row] :] = part
         cache.update(*stacked, number)
-    return mask
+    return torch.tensor([[0] * (width - n) + [1] * n for n in lengths], device=first.device)
 
 
 @torch.inference_mode()
@@ -137,13 +167,11 @@ def decode(
         keep: called once for each sequence with its number and all its keys and values, from
             `past` to the last id but one.
     """
-    ids, mask = pad_left(sequences, model.device)
+    logits, layers = read(model, prefix_length, sequences, past or [None] * len(sequences))
     cache = new_cache(model.config)
-    read = [len(sequence) for sequence in sequences]  # how many keys each sequence has of its own
-    if past:
-        before = _fill(cache, past, model.device)
-        mask = torch.cat([before, mask], dim=1)
-        read = [own + int(held) for own, held in zip(read, before.sum(1), strict=True)]
+    mask = fill(cache, layers)
+    del layers  # as large as the cache
+    read_ids = mask.sum(1).tolist()  # how many keys each sequence has before its reply
     made: list[list[int]] = [[] for _ in sequences]
     rows = list(range(len(sequences)))  # which sequence each row of the tensors holds
     running = set(rows)
@@ -154,20 +182,11 @@ def decode(
         for place in places:
             row = rows[place]
             # A finished row that is still in the batch goes on reading: those keys are no use.
-            columns = mask[place].nonzero()[: read[row] + len(made[row]) - 1, 0]
+            columns = mask[place].nonzero()[: read_ids[row] + len(made[row]) - 1, 0]
             layers = [(item.keys[place], item.values[place]) for item in cache.layers]
             keep(row, [(keys[:, columns], values[:, columns]) for keys, values in layers])
 
-    while running:
-        positions = prefix_length + (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        logits = model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
+    while True:
         chosen = choose(logits, rows)
         for row, token in zip(rows, chosen, strict=True):
             if row not in running:
@@ -176,14 +195,23 @@ def decode(
             if token in stop or len(made[row]) == max_new_tokens:
                 running.remove(row)
                 finished()
+        if not running:
+            break
         ids = torch.tensor(chosen, device=mask.device)[:, None]
-        mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
         # Finished rows are dropped when a quarter is done: each drop copies the whole cache.
-        if running and len(running) <= 0.75 * len(rows):
+        if len(running) <= 0.75 * len(rows):
             stay = [place for place, row in enumerate(rows) if row in running]
             release([place for place, row in enumerate(rows) if row not in running])
             cache.batch_select_indices(torch.tensor(stay, device=mask.device))
             ids, mask = ids[stay], mask[stay]
             rows = [rows[place] for place in stay]
+        mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
+        logits = model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=prefix_length + mask.sum(1, keepdim=True) - 1,
+            past_key_values=cache,
+            use_cache=True,
+        ).logits[:, -1]
     release(list(range(len(rows))))
     return made

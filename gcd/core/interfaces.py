@@ -17,6 +17,7 @@ from gcd.core.records import Action, Conversation, SkippedSample
 from gcd.core.timings import loading
 
 if TYPE_CHECKING:
+    from gcd.core.decoding import Sampling
     from gcd.core.params import Params
 
 
@@ -99,6 +100,29 @@ class Reply:
     context_tokens: int
     reply_tokens: int
     complete: bool
+
+
+class TextGenerator(Protocol):
+    """Something that writes replies: a model in this process, or a server.
+
+    A server counts all that it read, so its `Reply.context_tokens` include the prompt.
+    """
+
+    def generate(
+        self,
+        prompt: Conversation,
+        conversations: list[Conversation],
+        *,
+        max_new_tokens: int,
+        progress: str,
+        sampling: Sampling | None = None,
+        openings: list[str] | None = None,
+    ) -> list[Reply | None]:
+        """One reply to each conversation behind `prompt`, in order; see `LanguageModel.generate`.
+
+        Greedy without `sampling`. `openings` are texts that the replies are made to begin with.
+        None where a conversation does not fit the context.
+        """
 
 
 class Agent(Protocol):

@@ -1,12 +1,13 @@
 """Replies that a stage has already generated, so that a killed one continues instead of repeating.
 
-One line a batch: the hash of everything the batch depends on, and its replies. A stage that runs
-again asks for the same batches in the same order and finds them here.
+One line a batch (to a server: a request): the hash of everything it depends on, and its replies.
+A stage that runs again asks for the same batches and finds them here.
 """
 
 import hashlib
 import json
 import os
+import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from gcd.core.interfaces import Reply
 
 
 class Journal:
-    """Append-only store of generated batches in `path`."""
+    """Append-only store of generated batches in `path`. Threads may share it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._batches: dict[str, list[Reply]] = {}
+        self._lock = threading.Lock()
         if path.exists():
             self._read()
 
@@ -46,9 +48,9 @@ class Journal:
 
     def put(self, key: str, replies: list[Reply]) -> None:
         """Store a batch; it is on disk when this returns."""
-        self._batches[key] = replies
         line = json.dumps({"key": key, "replies": [asdict(reply) for reply in replies]})
-        with self.path.open("a", encoding="utf-8") as file:
+        with self._lock, self.path.open("a", encoding="utf-8") as file:
+            self._batches[key] = replies
             file.write(line + "\n")
             file.flush()
             os.fsync(file.fileno())

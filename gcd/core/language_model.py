@@ -26,7 +26,7 @@ from gcd.core.launch import local_rank, sharded
 from gcd.core.records import Conversation, Message
 from gcd.core.sessions import Layers, Sessions
 from gcd.core.settings import ModelSettings
-from gcd.core.shared_prefix import Prefix, attach_prefix, compute_prefix, detach_prefix
+from gcd.core.shared_prefix import attach_prefix, compute_prefix
 from gcd.core.timings import loading
 
 BASE = Path("models/base")
@@ -56,8 +56,31 @@ def base_location() -> dict[str, Any]:
     return {"pretrained_model_name_or_path": str(BASE)}
 
 
+def location(name: str) -> dict[str, Any]:
+    """Arguments of `from_pretrained` for `base`, a local folder, or the hub's owner/name@revision.
+
+    Raises:
+        UserError: it is `base`, and there is no prepared model.
+    """
+    if name == "base":
+        return base_location()
+    if Path(name).is_dir():
+        return {"pretrained_model_name_or_path": name}
+    repository, _, revision = name.partition("@")
+    return {"pretrained_model_name_or_path": repository, "revision": revision}
+
+
 def load_base(settings: ModelSettings) -> tuple[Any, Any]:
-    """The base model in evaluation mode, on the GPU if there is one, and its tokenizer.
+    """The base model, as `load_model` loads it."""
+    return load_model(settings, "base")
+
+
+def load_model(settings: ModelSettings, name: str) -> tuple[Any, Any]:
+    """A model in evaluation mode, on the GPU if there is one, and its tokenizer.
+
+    Args:
+        settings: quantization and number format.
+        name: see `location`.
 
     Raises:
         UserError: the files are missing, truncated or not a causal language model.
@@ -65,6 +88,8 @@ def load_base(settings: ModelSettings) -> tuple[Any, Any]:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # It would also write to all fresh memory, 4 % of a training step, in case someone reads it.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     dtype = getattr(torch, settings.dtype)
     quantization = None
     if settings.quantization == "nf4":
@@ -76,7 +101,7 @@ def load_base(settings: ModelSettings) -> tuple[Any, Any]:
             # The same bytes: FSDP divides only what looks like numbers of the model's own type.
             bnb_4bit_quant_storage=dtype if sharded() else torch.uint8,
         )
-    place = base_location()
+    place = location(name)
     with loading():
         try:
             tokenizer = AutoTokenizer.from_pretrained(**place)
@@ -84,9 +109,10 @@ def load_base(settings: ModelSettings) -> tuple[Any, Any]:
                 **place, dtype=dtype, quantization_config=quantization, device_map=str(device())
             )
         except Exception as error:  # safetensors, json, OS and hub errors share no base class
+            remedy = f"Delete {BASE} and run `dvc repro`." if name == "base" else "Check its name."
             raise UserError(
-                f"The base model {place['pretrained_model_name_or_path']} cannot be loaded: "
-                f"{' '.join(str(error).split())[:300]} Delete {BASE} and run `dvc repro`."
+                f"The model {place['pretrained_model_name_or_path']} cannot be loaded: "
+                f"{' '.join(str(error).split())[:300]} {remedy}"
             ) from error
     return model.eval(), tokenizer
 
@@ -125,7 +151,7 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self._batch_tokens = settings.batch_tokens
         self._journal = journal
-        self._prefixes: dict[tuple[int, ...], Prefix] = {}
+        self._prefixes: dict[tuple[int, ...], Layers] = {}
 
     def count_prompt_tokens(self, prompt: Conversation) -> int:
         """Tokens that `prompt` adds in front of every conversation (0 for an empty one)."""
@@ -267,7 +293,7 @@ class LanguageModel:
 
     def _attach(self, prefix_ids: list[int]) -> None:
         if not prefix_ids:
-            detach_prefix(self.model)
+            attach_prefix(self.model, None)
             return
         key = tuple(prefix_ids)
         if key not in self._prefixes:
@@ -275,7 +301,7 @@ class LanguageModel:
         attach_prefix(self.model, self._prefixes[key])
 
 
-def load_language_model(settings: ModelSettings, work: Path) -> LanguageModel:
-    """The base model, ready to generate; its replies are kept in `work` until the stage ends."""
-    model, tokenizer = load_base(settings)
+def load_language_model(settings: ModelSettings, name: str, work: Path) -> LanguageModel:
+    """A model, ready to generate; its replies are kept in `work` until the stage ends."""
+    model, tokenizer = load_model(settings, name)
     return LanguageModel(model, tokenizer, settings, Journal(work / "replies.jsonl"))

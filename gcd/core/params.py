@@ -19,6 +19,8 @@ from ruamel.yaml.error import YAMLError
 from gcd.core.errors import UserError
 from gcd.core.interfaces import load_method, load_task
 from gcd.core.settings import (
+    GenerationServerSettings,
+    GenerationSettings,
     MakePairedOutputsSettings,
     MakePseudoConversationsSettings,
     MakePseudoInputsSettings,
@@ -42,6 +44,8 @@ SECTIONS: dict[str, type[Section] | type[int]] = {
     "prepare_model": PrepareModelSettings,
     "model": ModelSettings,
     "teacher": TeacherSettings,
+    "generation": GenerationSettings,
+    "generation_server": GenerationServerSettings,
     "make_pseudo_inputs": MakePseudoInputsSettings,
     "make_paired_outputs": MakePairedOutputsSettings,
     "make_reasons": MakeReasonsSettings,
@@ -71,6 +75,8 @@ class Params:
     prepare_model: PrepareModelSettings
     model: ModelSettings
     teacher: TeacherSettings
+    generation: GenerationSettings
+    generation_server: GenerationServerSettings
     make_pseudo_inputs: MakePseudoInputsSettings
     make_paired_outputs: MakePairedOutputsSettings
     make_reasons: MakeReasonsSettings
@@ -111,28 +117,32 @@ def load_file(path: Path = FILE) -> dict[str, Any]:
     return raw
 
 
-def _describe(name: str, model: type[BaseModel] | type[int], error: ValidationError) -> str:
+def _describe(
+    file: Path, name: str, model: type[BaseModel] | type[int], error: ValidationError
+) -> str:
     """The first problem that pydantic found, as one line."""
     first = error.errors()[0]
     keys = [str(part) for part in first["loc"]]
     full = ".".join([name, *keys])
     if first["type"] == "missing":
-        return f"{FILE}: key `{full}` is missing."
+        return f"{file}: key `{full}` is missing."
     if first["type"] == "extra_forbidden":
         fields = model.model_fields if isinstance(model, type(BaseModel)) else {}
         for key in keys[:-1]:
             nested = fields[key].annotation
             fields = nested.model_fields if isinstance(nested, type(BaseModel)) else {}
-        return f"{FILE}: unknown key `{full}`; accepted: {', '.join(fields)}."
-    return f"{FILE}: key `{full}`: {first['msg']}; got {first['input']!r}."
+        return f"{file}: unknown key `{full}`; accepted: {', '.join(fields)}."
+    return f"{file}: key `{full}`: {first['msg']}; got {first['input']!r}."
 
 
-def check_section(name: str, model: type[BaseModel] | type[int], raw: Any) -> Any:
-    """`raw` as a `model`; raises UserError naming the key and the accepted values."""
+def check_section(
+    name: str, model: type[BaseModel] | type[int], raw: Any, file: Path = FILE
+) -> Any:
+    """`raw`, from `file`, as a `model`; raises UserError naming the key and what is accepted."""
     try:
         return TypeAdapter(model).validate_python(raw, strict=True)
     except ValidationError as error:
-        raise UserError(_describe(name, model, error)) from error
+        raise UserError(_describe(file, name, model, error)) from error
 
 
 def _find(file: dict[str, Any], section: str) -> Any:

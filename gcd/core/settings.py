@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Count = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
+Name = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -79,6 +80,32 @@ class ModelSettings(Section):
     batch_tokens: Count
 
 
+class GenerationSettings(Section):
+    """Where models that write pseudo data run, but for `base`, which always runs in this process.
+
+    `openings` says how a server is made to begin a reply with given text: it continues a last
+    assistant message, or the user turn asks for it.
+    """
+
+    engine: Literal["transformers", "openai"]
+    openings: Literal["continue", "ask"]
+
+
+class GenerationServerSettings(Section):
+    """Where the server of engine openai is, and how hard it is pressed.
+
+    At most `parallel_requests` are under way and `requests_per_minute` (null: no limit) begin,
+    retries included. One that fails, or has no answer after `timeout_seconds`, is sent again up to
+    `retries` times, after longer and longer pauses.
+    """
+
+    address: Annotated[str, Field(pattern=r"^https?://\S+$")]
+    parallel_requests: Count
+    requests_per_minute: Positive | None
+    retries: Annotated[int, Field(ge=0)]
+    timeout_seconds: Positive
+
+
 class TeacherSettings(Section):
     """How long an agent turn of the prompted teacher (and of the student) may get."""
 
@@ -86,12 +113,13 @@ class TeacherSettings(Section):
 
 
 class MakePseudoInputsSettings(Section):
-    """How pseudo inputs are asked for.
+    """How pseudo inputs are asked for, and which model invents them.
 
     New ones are asked after `demonstrations` shown ones, in at most `max_requests` requests; fewer
     than `minimum` usable ones are an error.
     """
 
+    model: Name
     minimum: Count
     max_requests: Count
     demonstrations: Count
@@ -100,14 +128,19 @@ class MakePseudoInputsSettings(Section):
 
 
 class MakePairedOutputsSettings(Section):
-    """Fewer than `minimum` usable pairs are an error."""
+    """The model that answers with and without the prompt.
 
+    Fewer than `minimum` usable pairs are an error.
+    """
+
+    model: Name
     minimum: Count
 
 
 class MakeReasonsSettings(Section):
-    """Sampling of reasons; fewer than `minimum` usable ones are an error."""
+    """Model and sampling of reasons; fewer than `minimum` usable ones are an error."""
 
+    model: Name
     minimum: Count
     temperature: Positive
     top_p: Share
@@ -115,8 +148,12 @@ class MakeReasonsSettings(Section):
 
 
 class MakePseudoConversationsSettings(Section):
-    """Self role-playing: the environment is sampled, and ends the conversation by `end_token`."""
+    """Self role-playing: one model plays both sides.
 
+    The environment is sampled, and ends the conversation by `end_token`.
+    """
+
+    model: Name
     minimum: Count
     temperature: Positive
     top_p: Share

@@ -1,41 +1,59 @@
 """Attention of a whole batch to one shared prompt whose keys and values are stored once.
 
-A cache that is copied per sequence makes batched decoding memory-bound. Here every query attends
-to the prompt's keys (one matrix product for the whole batch) and to its own suffix; the two partial
-softmaxes are merged by their log-sum-exp, which is exact.
+A cache that is copied per sequence makes batched decoding memory-bound. In a decoding step every
+query attends to the prompt's keys (one matrix product for the whole batch) and to its own suffix;
+the two partial softmaxes are merged by their log-sum-exp, which is exact. What is read before the
+first step comes as one packed row without padding, see `Reading`.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
 from gcd.core.errors import UserError
+from gcd.core.sessions import Layers
 
 NAME = "shared_prefix"
-Prefix = list[tuple[Tensor, Tensor]]  # per layer: keys and values, each [key heads, P, head size]
 
 
-def _read_suffix(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor,
-    prefix: tuple[Tensor, Tensor],
-    scale: float,
+@dataclass(frozen=True)
+class Reading:
+    """Texts that follow one another in a row of N tokens.
+
+    Attributes:
+        lengths: of the texts, their sum is N.
+        past: keys and values of what precedes each text, after the shared prompt, if any.
+    """
+
+    lengths: list[int]
+    past: list[Layers | None]
+
+
+def _read(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, reading: Reading, scale: float
 ) -> Tensor:
-    """Many queries: the prompt's keys in front of the suffix's, through the fused kernel."""
-    batch, length = query.shape[0], query.shape[2]
-    keys = torch.cat([prefix[0].expand(batch, -1, -1, -1), key], dim=2)
-    values = torch.cat([prefix[1].expand(batch, -1, -1, -1), value], dim=2)
-    open_prefix = mask.new_zeros(batch, 1, length, prefix[0].shape[1])
-    full_mask = torch.cat([open_prefix, mask[..., : key.shape[2]]], dim=-1)
-    return scaled_dot_product_attention(
-        query, keys, values, attn_mask=full_mask, scale=scale, enable_gqa=True
-    ).transpose(1, 2)
+    """Each text attends to the prompt, its own past and itself; [1, N, H, d]."""
+    own = zip(*(torch.split(part[0], reading.lengths, dim=1) for part in (key, value)), strict=True)
+    made = []
+    queries = torch.split(query, reading.lengths, dim=2)
+    for one, pair, past in zip(queries, own, reading.past, strict=True):
+        parts = [module.prefix, past and past[module.layer_idx], pair]
+        keys, values = (
+            torch.cat([part[place] for part in parts if part], dim=1)[None] for place in (0, 1)
+        )
+        mask = causal_lower_right(one.shape[2], keys.shape[2])
+        made.append(
+            scaled_dot_product_attention(
+                one, keys, values, attn_mask=mask, scale=scale, enable_gqa=True
+            )
+        )
+    return torch.cat(made, dim=2).transpose(1, 2)
 
 
 def shared_prefix_attention(
@@ -43,46 +61,70 @@ def shared_prefix_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor,
+    attention_mask: Tensor | None,
     scaling: float,
     dropout: float = 0.0,
+    *,
+    reading: Reading | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attention over `module.prefix` (keys and values, each [K, P, d]) and the suffix.
+    """Attention over `module.prefix` (keys and values, each [K, P, d], or None) and the suffix.
 
     Args:
-        query: [B, H, L, d].
-        key, value: [B, K, S, d], the suffix only.
-        attention_mask: additive, [B, 1, L, S].
+        query: [B, H, 1, d] in a decoding step; [1, H, N, d] with `reading`.
+        key, value: [B, K, S, d], the suffix only; [1, K, N, d].
+        attention_mask: additive, [B, 1, 1, S]; None with `reading`.
 
     Returns:
-        [B, L, H, d], and None in place of attention weights.
+        [B, 1, H, d] or [1, N, H, d], and None in place of attention weights.
     """
-    prefix_key, prefix_value = module.prefix
-    batch, heads, length, size = query.shape
-    if length > 1:
-        return _read_suffix(query, key, value, attention_mask, module.prefix, scaling), None
+    if reading:
+        return _read(module, query, key, value, reading, scaling), None
+    batch, heads, _one, size = query.shape
     key_heads = key.shape[1]
     grouped = query.reshape(batch, key_heads, heads // key_heads, size)
     scores = torch.matmul(grouped, key.transpose(2, 3)) * scaling
-    scores = scores + attention_mask[..., : key.shape[2]]
+    if attention_mask is not None:
+        scores = scores + attention_mask[..., : key.shape[2]]
     suffix_lse = torch.logsumexp(scores, dim=-1, keepdim=True)
-    suffix_out = torch.matmul(torch.exp(scores - suffix_lse), value)
-    flat = grouped.transpose(0, 1).reshape(key_heads, -1, size)
-    prefix_scores = torch.matmul(flat, prefix_key.transpose(1, 2)) * scaling
-    prefix_lse = torch.logsumexp(prefix_scores, dim=-1, keepdim=True)
-    prefix_out = torch.matmul(torch.exp(prefix_scores - prefix_lse), prefix_value)
+    out = torch.matmul(torch.exp(scores - suffix_lse), value)
+    if module.prefix:
+        flat = grouped.transpose(0, 1).reshape(key_heads, -1, size)
+        prefix_scores = torch.matmul(flat, module.prefix[0].transpose(1, 2)) * scaling
+        prefix_lse = torch.logsumexp(prefix_scores, dim=-1, keepdim=True)
+        prefix_out = torch.matmul(torch.exp(prefix_scores - prefix_lse), module.prefix[1])
 
-    def per_sequence(flat_values: Tensor) -> Tensor:
-        return flat_values.view(key_heads, batch, heads // key_heads, -1).transpose(0, 1)
+        def per_sequence(flat_values: Tensor) -> Tensor:
+            return flat_values.view(key_heads, batch, heads // key_heads, -1).transpose(0, 1)
 
-    weight = torch.sigmoid(per_sequence(prefix_lse) - suffix_lse)  # the prompt's share of softmax
-    out = weight * per_sequence(prefix_out) + (1 - weight) * suffix_out
+        weight = torch.sigmoid(per_sequence(prefix_lse) - suffix_lse)  # the prompt's share
+        out = weight * per_sequence(prefix_out) + (1 - weight) * out
     return out.reshape(batch, 1, heads, size), None
 
 
+def step_mask(**arguments: Any) -> Tensor | None:
+    """The mask of a decoding step; a packed row has none, it would be [N, N]."""
+    mask: Tensor | None = eager_mask(**arguments) if arguments["q_length"] == 1 else None
+    return mask
+
+
 AttentionInterface.register(NAME, shared_prefix_attention)
-AttentionMaskInterface.register(NAME, eager_mask)
+AttentionMaskInterface.register(NAME, step_mask)
+
+
+def require_plain_attention(base: Any) -> None:
+    """Raise UserError unless every token of the model attends to all before it, and no cap is on.
+
+    Our forms of attention (here, and of packed rows in training) reproduce that and no other.
+    """
+    kinds = set(getattr(base.config, "layer_types", None) or ["full_attention"])
+    capped = getattr(base.config, "attn_logit_softcapping", None)
+    if kinds != {"full_attention"} or capped:
+        raise UserError(
+            f"{type(base).__name__}: expected full attention in every layer, found "
+            f"{', '.join(sorted(kinds))}{', with capped logits' if capped else ''}; this model "
+            "type is not supported."
+        )
 
 
 def attention_modules(base: Any) -> list[Any]:
@@ -91,12 +133,11 @@ def attention_modules(base: Any) -> list[Any]:
 
 
 @torch.inference_mode()
-def compute_prefix(base: Any, prompt_ids: list[int]) -> Prefix:
+def compute_prefix(base: Any, prompt_ids: list[int]) -> Layers:
     """Keys and values of the prompt, computed once.
 
     Raises:
-        UserError: the model's attention is of a kind (sliding windows, soft caps) that the shared
-            form does not reproduce.
+        UserError: the model's attention is of a kind that the shared form does not reproduce.
     """
     base.set_attn_implementation("sdpa")
     ids = torch.tensor([prompt_ids], device=base.device)
@@ -105,8 +146,9 @@ def compute_prefix(base: Any, prompt_ids: list[int]) -> Prefix:
     probe = ids[:, -4:]
     plain = base(input_ids=probe, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
     attach_prefix(base, prefix)
-    positions = torch.arange(4, device=base.device)[None] + len(prompt_ids)
-    shared = base(input_ids=probe, position_ids=positions, use_cache=True, logits_to_keep=1).logits
+    positions = torch.arange(probe.shape[1], device=base.device)[None] + len(prompt_ids)
+    reading = Reading([probe.shape[1]], [None])
+    shared = base(input_ids=probe, position_ids=positions, reading=reading, logits_to_keep=1).logits
     # fp32 differs by about 3e-5, bf16 by about 0.1; a wrong attention kind differs by whole units.
     tolerance = 1e-3 if plain.dtype == torch.float32 else 0.5
     if not torch.allclose(plain, shared, atol=tolerance, rtol=0):
@@ -117,13 +159,12 @@ def compute_prefix(base: Any, prompt_ids: list[int]) -> Prefix:
     return prefix
 
 
-def attach_prefix(base: Any, prefix: Prefix) -> None:
-    """Let the following forward passes attend to `prefix`."""
+def attach_prefix(base: Any, prefix: Layers | None) -> None:
+    """Let the following forward passes attend to `prefix` (None: to no prompt).
+
+    Raises UserError, see `require_plain_attention`.
+    """
+    require_plain_attention(base)
     base.set_attn_implementation(NAME)
-    for module, pair in zip(attention_modules(base), prefix, strict=True):
-        module.prefix = pair
-
-
-def detach_prefix(base: Any) -> None:
-    """Back to plain attention without a prompt."""
-    base.set_attn_implementation("sdpa")
+    for number, module in enumerate(attention_modules(base)):
+        module.prefix = prefix[number] if prefix else None

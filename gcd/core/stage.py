@@ -66,7 +66,8 @@ def run(main: Callable[..., None]) -> None:
     start_up = seconds_since_start()
     level, source = (logging.INFO, "") if rank() == 0 else (logging.ERROR, f"process {rank()}: ")
     logging.basicConfig(level=level, format=f"{source}%(message)s", stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for client in ("httpx", "httpx2"):  # they log every request
+        logging.getLogger(client).setLevel(logging.WARNING)
     name = Path(sys.argv[0]).stem
     arguments = sys.argv[1:]
     try:

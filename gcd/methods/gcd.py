@@ -12,7 +12,7 @@ from gcd.agents import load_adapted_agent
 from gcd.core.interfaces import Agent
 from gcd.core.params import Params
 from gcd.core.settings import Count, Section, Share
-from gcd.data import read_pseudo_data
+from gcd.data import PseudoData, read_pseudo_data
 from gcd.examples import prompt_generation_examples
 from gcd.losses import token_loss_sum
 from gcd.training import Term
@@ -35,30 +35,31 @@ def rows(settings: Settings) -> list[str]:
     return ["gcd"]
 
 
+def loss_terms(tokenizer: Any, data: PseudoData, params: Params) -> list[Term]:
+    """λ · SFT and (1 - λ) · PG, for params with the sections train, training and method."""
+    settings: Settings = params.method
+    generation = prompt_generation_examples(
+        tokenizer, data.prompt, data.pairs, data.reasons, settings.pg_max_length
+    )
+    weight = settings.sft_weight
+    return [
+        conversation_term(tokenizer, data.conversations, params, weight=weight),
+        Term(
+            name="prompt_generation",
+            weight=1 - weight,
+            examples=generation.examples,
+            truncated=generation.truncated,
+            batch_size=settings.pg_batch_size,
+            every=settings.pg_every,
+            loss_sum=token_loss_sum,
+        ),
+    ]
+
+
 def fit(task: str, params: Params, out: Path, work: Path) -> None:
     """Train the adapter into `out/adapter/`."""
     data = read_pseudo_data(task)
-    settings: Settings = params.method
-
-    def terms(tokenizer: Any) -> list[Term]:
-        generation = prompt_generation_examples(
-            tokenizer, data.prompt, data.pairs, data.reasons, settings.pg_max_length
-        )
-        weight = settings.sft_weight
-        return [
-            conversation_term(tokenizer, data.conversations, params, weight=weight),
-            Term(
-                name="prompt_generation",
-                weight=1 - weight,
-                examples=generation.examples,
-                truncated=generation.truncated,
-                batch_size=settings.pg_batch_size,
-                every=settings.pg_every,
-                loss_sum=token_loss_sum,
-            ),
-        ]
-
-    fit_adapter(params, terms, out, work)
+    fit_adapter(params, lambda tokenizer: loss_terms(tokenizer, data, params), out, work)
 
 
 def load_agent(row: str, task: str, params: Params, folder: Path, work: Path) -> Agent:

@@ -1,0 +1,90 @@
+"""What DVC knows about the pipeline: its stages, what each waits for, and what has changed."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
+from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
+
+from gcd.core.errors import UserError
+from gcd.core.records import write_text
+from gcd.repro.schedule import Upstream
+
+LOCK = Path("dvc.lock")
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """`upstream`: for each stage those it waits for, in the order in which `dvc repro` runs them.
+
+    `changed`: the stages that `dvc status` names, and all that come after them.
+    """
+
+    upstream: Upstream
+    changed: set[str]
+
+    def only(self, stages: set[str]) -> "Pipeline":
+        """The pipeline without all other stages."""
+        upstream = {
+            stage: earlier & stages for stage, earlier in self.upstream.items() if stage in stages
+        }
+        return Pipeline(upstream, self.changed & stages)
+
+
+def read_pipeline() -> Pipeline:
+    """Read dvc.yaml, dvc.lock and the state of the files.
+
+    Raises:
+        UserError: DVC cannot read them.
+    """
+    try:
+        with Repo() as repo:
+            graph = get_active_graph(repo.index.graph)
+            order = plan_repro(graph, collect_stages(repo, ["dvc.yaml"]))
+            names = {stage: stage.addressing for stage in order}
+            upstream = {
+                names[stage]: {names[earlier] for earlier in graph.successors(stage)}
+                for stage in order
+            }
+            touched = repo.status().keys() & upstream.keys()
+            changed: set[str] = set()
+            for stage in order:  # those that it waits for come before it
+                if names[stage] in touched or upstream[names[stage]] & changed:
+                    changed.add(names[stage])
+    except DvcException as error:
+        raise UserError(f"DVC: {' '.join(str(error).split())}") from error
+    return Pipeline(upstream, changed)
+
+
+def cells_of(tasks: list[str], known: Iterable[str], stages: Iterable[str]) -> set[str]:
+    """The cells of `tasks`, and all that belong to no task.
+
+    Args:
+        tasks, known: keys under `tasks:` in params.yaml, the wanted ones and all.
+        stages: DVC's names: `score`, `fit@os_interaction-gcd` (the task comes first).
+
+    Raises:
+        UserError: one of `tasks` is not known.
+    """
+    for task in tasks:
+        if task not in known:
+            raise UserError(f"--tasks: no task `{task}`; params.yaml has: {', '.join(known)}.")
+    others = set(known) - set(tasks)
+    return {stage for stage in stages if stage.partition("@")[2].split("-")[0] not in others}
+
+
+def sort_lock(order: Iterable[str]) -> None:
+    """Bring dvc.lock into `order`: DVC appends a stage when it ends, so parallel runs mix them."""
+    if not LOCK.exists():
+        return
+    lock = parse_yaml_for_update(LOCK.read_text(encoding="utf-8"), LOCK)
+    stages = lock["stages"]
+    ordered = [stage for stage in order if stage in stages]
+    if ordered == list(stages):
+        return
+    for stage in ordered:
+        stages.move_to_end(stage)
+    write_text(LOCK, dumps_yaml(lock))
