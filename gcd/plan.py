@@ -29,6 +29,7 @@ from gcd.plan_memory import (
     weight_bytes,
 )
 from gcd.plan_work import (
+    SYNTHESIS,
     Lengths,
     Work,
     conversation_tokens,
@@ -75,6 +76,26 @@ def find_model(settings: PrepareModelSettings) -> ModelRecord:
     )
 
 
+def find_models(base: ModelRecord, params: Params) -> dict[str, ModelRecord]:
+    """The model of every synthesis stage, by the stage's name.
+
+    Raises:
+        UserError: one that is not the base model is not known.
+    """
+    names = {stage: getattr(params, stage).model for stage in SYNTHESIS}
+    known = _facts("architectures.yaml")
+    found = {}
+    for stage, name in names.items():
+        repository = name.split("@")[0]
+        if name != "base" and repository not in known:
+            raise UserError(
+                f"The sizes of {name} ({stage}.model) are not known: add them to "
+                f"{FACTS}/architectures.yaml under {repository}."
+            )
+        found[stage] = base if name == "base" else ModelRecord(source="hub", **known[repository])
+    return found
+
+
 def find_lengths(task: str) -> Lengths:
     """The recorded lengths of a task's texts; raises UserError if there are none."""
     known = _facts("lengths.yaml")
@@ -86,10 +107,16 @@ def find_lengths(task: str) -> Lengths:
         ) from error
 
 
-def memory_table(model: ModelRecord, params: Params, examples: list[tuple[float, float]]) -> str:
+def memory_table(
+    model: ModelRecord,
+    others: list[ModelRecord],
+    params: Params,
+    examples: list[tuple[float, float]],
+) -> str:
     """What training holds at once, with and without checkpointing, and generation's cache.
 
     Args:
+        others: models that only write pseudo data.
         examples: tokens and labels of the longest kinds of training examples.
     """
     sizes, train, dtype = model.architecture, params.train, params.model.dtype
@@ -126,6 +153,13 @@ def memory_table(model: ModelRecord, params: Params, examples: list[tuple[float,
         f"  {'base weights':<42}{weight_bytes(model, params.model, training=False) / 1e9:>9.3f}",
         f"  {f'keys and values, {held:,} tokens':<42}"
         f"{key_value_bytes(sizes, held, dtype) / 1e9:>9.3f}",
+        *(
+            f"  {f'synthesis: {other.parameters:,} parameters':<42}"
+            f"{weight_bytes(other, params.model, training=False) / 1e9:>9.3f}\n"
+            f"  {f'keys and values, {held:,} tokens':<42}"
+            f"{key_value_bytes(other.architecture, held, dtype) / 1e9:>9.3f}"
+            for other in others
+        ),
     ]
     return "\n".join(lines) + "\n"
 
@@ -161,16 +195,18 @@ def plan(name: str, rate: float, *, as_long_as_possible: bool) -> str:
         if as_long_as_possible:
             sizes = longest(sizes, params)
         adapter = lora_parameters(model.architecture, params.train.lora.rank)
-        cells = synthesis(model.architecture, params, sizes)
+        models = find_models(model, params)
+        cells = synthesis(models, params, sizes)
         cells += [fit(model.architecture, params, sizes, adapter, one) for one in (None, gcd)]
         cells += episodes(model.architecture, params, sizes)
         works += [(task, work) for work in cells]
         examples += [conversation_tokens(sizes, params.train.max_length)]
         examples += [generation_tokens(sizes, gcd.pg_max_length)]
+    others = list(dict.fromkeys(one for one in models.values() if one != model))
     lengths = "bounds of the params" if as_long_as_possible else "means of the recorded default run"
     return (
         f"Profile {name}; lengths: {lengths}; {rate:.3g} FLOPs a second\n"
-        f"{memory_table(model, params, examples)}\n{work_table(works, rate)}"
+        f"{memory_table(model, others, params, examples)}\n{work_table(works, rate)}"
     )
 
 

@@ -12,8 +12,14 @@ from typing import Any
 
 from gcd.core.params import Params
 from gcd.core.settings import Section
-from gcd.cost import Architecture, decode_flops, forward_flops
+from gcd.cost import Architecture, ModelRecord, decode_flops, forward_flops
 
+SYNTHESIS = (
+    "make_pseudo_inputs",
+    "make_paired_outputs",
+    "make_reasons",
+    "make_pseudo_conversations",
+)
 LISTED = 3  # tokens of a list's number and line break
 
 
@@ -71,33 +77,34 @@ def longest(lengths: Lengths, params: Params) -> Lengths:
     )
 
 
-def synthesis(model: Architecture, params: Params, sizes: Lengths) -> list[Work]:
-    """The four synthesis stages of a task."""
+def synthesis(models: dict[str, ModelRecord], params: Params, sizes: Lengths) -> list[Work]:
+    """The four synthesis stages of a task, each with its model."""
+    asking, pairing, explaining, playing = (models[stage].architecture for stage in SYNTHESIS)
     settings = params.task.synthesis
     inputs, per_request = settings.inputs, settings.per_request
     asked = Work("make_pseudo_inputs")
-    asked.read_prompt(model, sizes.prompt)
+    asked.read_prompt(asking, sizes.prompt)
     line = sizes.problem + LISTED
     shown = params.make_pseudo_inputs.demonstrations * line
-    asked.generate(model, math.ceil(inputs / per_request), sizes.prompt, shown, per_request * line)
+    asked.generate(asking, math.ceil(inputs / per_request), sizes.prompt, shown, per_request * line)
     paired = Work("make_paired_outputs")
-    paired.read_prompt(model, sizes.prompt)
+    paired.read_prompt(pairing, sizes.prompt)
     for prompt in (sizes.prompt, 0):
-        paired.generate(model, inputs, prompt, sizes.first_message, sizes.reply)
+        paired.generate(pairing, inputs, prompt, sizes.first_message, sizes.reply)
     explained = Work("make_reasons")
-    explained.read_prompt(model, sizes.prompt)
+    explained.read_prompt(explaining, sizes.prompt)
     both = sizes.problem + 2 * sizes.reply
     reasons = min(inputs, settings.reasons)
-    explained.generate(model, reasons, sizes.prompt, both, sizes.reason)
+    explained.generate(explaining, reasons, sizes.prompt, both, sizes.reason)
     played = Work("make_pseudo_conversations")
     own = sizes.first_message + sizes.reply
     for turn in range(1, math.ceil(sizes.turns)):
         share = min(1.0, sizes.turns - turn)  # of the conversations have this turn
         if turn == 1:
-            played.read_prompt(model, 2 * sizes.prompt)
-        played.generate(model, share * inputs, sizes.prompt, own, sizes.observation)
+            played.read_prompt(playing, 2 * sizes.prompt)
+        played.generate(playing, share * inputs, sizes.prompt, own, sizes.observation)
         own += sizes.observation
-        played.generate(model, share * inputs, sizes.prompt, own, sizes.reply)
+        played.generate(playing, share * inputs, sizes.prompt, own, sizes.reply)
         own += sizes.reply
     return [asked, paired, explained, played]
 

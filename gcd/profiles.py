@@ -15,6 +15,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.representer import RoundTripRepresenter
 
 from gcd.core.errors import UserError
 from gcd.core.params import FILE, check_sections, every_section
@@ -23,14 +24,22 @@ from gcd.core.records import write_text
 FOLDER = Path("profiles")
 
 
+class _Representer(RoundTripRepresenter):
+    """Writes `null` for None. A class of its own: representers belong to a class, and DVC's
+    dvc.lock is written with ruamel's, which leaves the value out."""
+
+
+_Representer.add_representer(
+    type(None), lambda dumper, _: dumper.represent_scalar("tag:yaml.org,2002:null", "null")
+)
+
+
 def _round_trip() -> YAML:
     """A parser that keeps comments, quotes and `null` as they stand."""
     yaml = YAML()
+    yaml.Representer = _Representer
     yaml.preserve_quotes = True
     yaml.width = 1000  # no line is broken
-    yaml.representer.add_representer(
-        type(None), lambda dumper, _: dumper.represent_scalar("tag:yaml.org,2002:null", "null")
-    )
     return yaml
 
 
