@@ -27,33 +27,33 @@ def packed_attention(
     scaling: float,
     dropout: float = 0.0,
     *,
+    shared: int,
     lengths: list[int],
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention in each of the examples that follow one another in a row.
+    """Causal attention in each of the examples of a packed row (`losses.Batch`).
 
     Args:
         query: [1, H, N, d].
         key, value: [1, K, N, d].
-        attention_mask: None; `lengths` takes its place.
-        lengths: of the examples, their sum is N.
+        attention_mask: None; `shared` and `lengths` take its place.
+        shared: tokens at the start of the row that all examples begin with.
+        lengths: of the examples' rests, which follow; with `shared` their sum is N.
 
     Returns:
         [1, N, H, d], and None in place of attention weights.
     """
-    queries, keys, values = (torch.split(part, lengths, dim=2) for part in (query, key, value))
-    made = [
-        scaled_dot_product_attention(
-            one,
-            keys[place],
-            values[place],
-            dropout_p=dropout,
-            is_causal=True,
-            scale=scaling,
-            enable_gqa=True,
+    parts = (query, key, value)
+    starts = [part[:, :, :shared] for part in parts]
+    rests = zip(*(torch.split(part[:, :, shared:], lengths, dim=2) for part in parts), strict=True)
+    made: list[Tensor] = []
+    for rest in rests:
+        # The start attends to itself anew in every example: no mask, and few products for it.
+        one, keys, values = (torch.cat(pair, dim=2) for pair in zip(starts, rest, strict=True))
+        out = scaled_dot_product_attention(
+            one, keys, values, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=True
         )
-        for place, one in enumerate(queries)
-    ]
+        made.append(out[:, :, shared:] if made else out)
     return torch.cat(made, dim=2).transpose(1, 2), None
 
 

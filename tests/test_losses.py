@@ -7,6 +7,7 @@ import torch
 
 from gcd.lora_layer import LoraLinear
 from gcd.losses import Example, pack, token_loss_sum
+from gcd.packed_attention import attend_within_examples
 from gcd.training import attach_lora
 from tests.test_training import SETTINGS
 
@@ -96,8 +97,45 @@ def test_examples_of_a_row_do_not_see_each_other(adapted):
 def test_another_text_before_it_changes_nothing(adapted):
     """The neighbour's ids change, the loss of the second example does not."""
     second = example([5, 6, 7], {1, 2})
-    losses = [
-        token_loss_sum(adapted, pack([example(first, set()), second], torch.device("cpu"))).item()
-        for first in ([9, 9, 9], [1, 2, 3])
+    for first in (example([9, 9, 9], {2}), example([1, 2, 3], {2})):
+        alone, both = (
+            token_loss_sum(adapted, pack(items, torch.device("cpu"))).item()
+            for items in ([first], [first, second])
+        )
+        assert both - alone == pytest.approx(float(dense_loss(adapted, second)), abs=1e-4)
+        attend_within_examples(adapted.get_base_model())
+
+
+def test_a_row_reads_once_what_all_begin_with_and_nothing_after_the_last_label():
+    """By hand: three examples begin with 1 2; the third is no longer than that."""
+    items = [
+        example([1, 2, 3, 4, 5, 6], {1, 3, 4}),
+        example([1, 2, 7, 8], {2, 3}),
+        example([1, 2, 9], {2}),
     ]
-    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    batch = pack(items, torch.device("cpu"))
+    assert batch.ids.tolist() == [[1, 2, 3, 4, 7]]
+    assert batch.positions.tolist() == [[0, 1, 2, 3, 2]]
+    assert (batch.shared, batch.lengths) == (2, [2, 1, 0])
+    assert batch.places.tolist() == [0, 2, 3, 1, 4, 1]
+    assert batch.labels.tolist() == [2, 4, 5, 7, 8, 9]
+
+
+@pytest.mark.parametrize("others", [[], [[5, 6, 7, 1, 2, 3]], [[5, 6, 8], [5, 6, 7, 8]]])
+def test_what_is_shared_learns_from_all(adapted, others):
+    """Loss and gradients of the row are the sums of the examples alone, by the book."""
+    items = [example([5, 6, 7, 8, 9], {1, 2, 4}), *(example(ids, {1, 2}) for ids in others)]
+    assert pack(items, torch.device("cpu")).shared == {0: 4, 1: 2, 2: 2}[len(others)]
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.02)
+    weights = [value for value in adapted.parameters() if value.requires_grad]
+    loss = token_loss_sum(adapted, pack(items, torch.device("cpu")))
+    loss.backward()
+    ours = [value.grad.clone() for value in weights]
+    adapted.zero_grad()
+    expected = sum(dense_loss(adapted, item) for item in items)
+    expected.backward()
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-4)
+    for gradient, value in zip(ours, weights, strict=True):
+        assert torch.allclose(gradient, value.grad, atol=1e-4, rtol=1e-3)

@@ -62,8 +62,8 @@ def lora_model(dtype: torch.dtype, dropout: float, layers: int = ARCHITECTURE.la
 
 
 def batch() -> Any:
-    """One example of TOKENS tokens, one of them a label."""
-    example = Example(list(range(TOKENS)), [False] * (TOKENS - 1) + [True])
+    """One example whose model reads TOKENS tokens, and which has one label."""
+    example = Example(list(range(TOKENS + 1)), [False] * TOKENS + [True])
     return pack([example], torch.device("cpu"))
 
 
