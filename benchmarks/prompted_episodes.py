@@ -111,16 +111,18 @@ def main() -> BenchmarkRecord:
 
     def play_all(agent: Any, samples: list[Episode]) -> list[Played]:
         with tempfile.TemporaryDirectory() as work:
-            return play(
+            played, _ = play(
                 agent,
                 task,
                 None,
                 samples,
+                [],
                 task_name=common.task,
                 row=FULL_PROMPT,
                 live=settings.episodes,
                 work=Path(work),
             )
+        return played
 
     def ours(_: int, samples: list[Episode] = episodes) -> list[Played]:
         agent = ChatAgent(

@@ -5,6 +5,7 @@ conversations of a step are generated in batches (paper, section 3.2; our wordin
 """
 
 import json
+import math
 import random
 import re
 from collections import Counter
@@ -110,7 +111,7 @@ def make_pseudo_inputs(
     """Let the model continue shuffled numbered lists of demonstrations with problems of its own.
 
     Asked in chat, a small model repeats the demonstrations; as the continuation of a list in its
-    own turn it invents. Requests go out in rounds until `inputs` are kept or
+    own turn it invents. Requests go out in rounds (`_next_round`) until `inputs` are kept or
     `max_requests` are spent. Rejected: duplicates, lines without two letters in a row,
     lines that are no problem of the task, and lines longer than `input_characters`.
     """
@@ -123,9 +124,7 @@ def make_pseudo_inputs(
     question = INPUTS_QUESTION.format(count=shown + sizes.per_request)
     asked = 0
     while len(result.kept) < sizes.inputs and asked < settings.max_requests:
-        # Never fewer than half of the inputs' worth: one request takes 12 s, sixteen take 40 s.
-        missing = max(sizes.inputs - len(result.kept), sizes.inputs // 2)
-        rounds = min(-(-missing // sizes.per_request), settings.max_requests - asked)
+        rounds = _next_round(asked, len(result.kept), sizes, settings)
         openings = []
         for number in range(asked, asked + rounds):
             drawn = random.Random(f"{seed}/demonstrations/{number}").sample(demonstrations, shown)
@@ -147,6 +146,21 @@ def make_pseudo_inputs(
             _keep_inputs(lines, task.is_problem, seen, sizes, result)
         asked += rounds
     return result
+
+
+def _next_round(
+    asked: int, kept: int, sizes: SynthesisSettings, settings: MakePseudoInputsSettings
+) -> int:
+    """How many requests to send next: as many as the rest should take at the yield so far.
+
+    Never fewer than half of the inputs' worth (one request takes 12 s, sixteen take 40 s), and
+    never more than `requests_per_round`: the first rounds say little about the yield.
+    """
+    yielded = kept / asked if asked else sizes.per_request
+    expected = (sizes.inputs - kept) / yielded if yielded else settings.requests_per_round
+    least = sizes.inputs / 2 / sizes.per_request
+    most = min(settings.requests_per_round, settings.max_requests - asked)
+    return min(math.ceil(max(expected, least)), most)
 
 
 def _keep_inputs(

@@ -23,11 +23,12 @@ def main(task: str) -> None:
     cell = f"record_teacher_states-{task}"
     with work_folder(cell, params, [BASE / "model.json", task_folder(task)]) as work:
         agent = load_base_agent(params, read_prompt(task)[1], work)
-        played = play(
+        played, _ = play(
             agent,
             module,
             params.task,
             module.read_samples(task_folder(task) / "development.jsonl"),
+            [],
             task_name=task,
             row="full_prompt",
             live=params.run_episodes.live_environments,

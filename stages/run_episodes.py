@@ -13,7 +13,7 @@ from gcd.core.records import AgentRecord, TeacherState, read_records, write_reco
 from gcd.core.stage import run, work_folder
 from gcd.core.timings import loading
 from gcd.data import task_folder
-from gcd.rollout import answer_states, play
+from gcd.rollout import play
 
 
 def main(task: str, method: str) -> None:
@@ -32,10 +32,17 @@ def main(task: str, method: str) -> None:
             with loading():
                 agent = load_method(method).load_agent(row, task, params, fitted, work)
             samples = module.read_samples(task_folder(task) / "test.jsonl")
-            played = play(
-                agent, module, params.task, samples, task_name=task, row=row, live=live, work=work
+            played, answers = play(
+                agent,
+                module,
+                params.task,
+                samples,
+                read_records(states, TeacherState),
+                task_name=task,
+                row=row,
+                live=live,
+                work=work,
             )
-            answers = answer_states(agent, module, read_records(states, TeacherState))
             write_records(out / row / "state_replies.jsonl", answers)
             write_records(
                 out / row / "agent.json",

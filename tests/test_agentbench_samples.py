@@ -137,8 +137,8 @@ def test_episodes_are_recorded_as_of_any_other_environment(tmp_path):
         task: Any = SimpleNamespace(parse_action=lambda reply: Action(kind="say", content=reply))
         samples = [ServerSample(key=key, task="os-std") for key in (1, 2)]
         agent: Any = Script(count="ls", see="3", long=None)
-        played = play(
-            agent, served(task), task_settings(replay.address), samples,
+        played, _ = play(
+            agent, served(task), task_settings(replay.address), samples, [],
             task_name="os_interaction", row="gcd", live=2, work=tmp_path,
         )  # fmt: skip
         assert replay.exchanges == []

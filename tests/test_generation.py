@@ -159,10 +159,10 @@ def relay(gguf: Path) -> Iterator[Relay]:
 
 def small(params: dict[str, Any]) -> None:
     """Few and short texts of the real model."""
-    params["teacher"]["max_new_tokens"] = 48
-    params["make_reasons"]["max_new_tokens"] = 90
+    params["teacher"]["max_new_tokens"] = 72
+    params["make_reasons"]["max_new_tokens"] = 400
     params["tasks"]["os_interaction"]["synthesis"] |= {
-        "inputs": 6,
+        "inputs": 12,
         "per_request": 3,
         "input_tokens": 160,
         "reasons": 4,
@@ -180,7 +180,7 @@ def test_the_four_steps_on_a_server_killed_and_continued(tmp_path: Path, relay: 
         assert done.returncode == 0, done.stderr
     pseudo = folder / "data/pseudo/os_interaction"
     inputs = read_records(pseudo / "inputs.jsonl", PseudoInput)
-    assert len(inputs) == 6
+    assert len(inputs) == 12
 
     # Two for each input, the second half without the prompt. Four are answered, then comes a kill.
     relay.requests.clear()

@@ -7,8 +7,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from gcd.core.interfaces import Reply
-from gcd.core.records import Action, Conversation, Episode, TeacherState
-from gcd.rollout import CONTEXT_LIMIT, answer_states, play, visited_states
+from gcd.core.records import Action, Conversation, Episode, Played, StateReply, TeacherState
+from gcd.rollout import CONTEXT_LIMIT, play, visited_states
 from tests.tiny import assistant, user
 
 
@@ -109,7 +109,9 @@ def played(
     samples = [Countdown(f"s{number}", start, forgets) for number, start in enumerate(starts)]
     with TemporaryDirectory() as folder:
         place = work or Path(folder)
-        made = play(agent, task, None, samples, task_name="count", row="me", live=live, work=place)
+        made, _ = play(
+            agent, task, None, samples, [], task_name="count", row="me", live=live, work=place
+        )
     return [one.episode for one in made], visited_states(made, limit=9), task
 
 
@@ -174,10 +176,21 @@ def test_a_turn_continues_unless_the_task_starts_anew() -> None:
         assert [len(state.messages) for state in states] == ([1, 1, 1] if forgets else [1, 3, 5])
 
 
-def test_state_replies_pair_the_rows_action_with_the_teachers() -> None:
-    _, states, task = played(ScriptedAgent(count_down), [2], live=1)
+def asked_beside(
+    agent: ScriptedAgent, states: list[TeacherState], starts: list[int], live: int, work: Path
+) -> tuple[list[Played], list[StateReply]]:
+    """Episodes that count down from `starts`, and the states."""
+    task: Any = CountdownTask()
+    samples = [Countdown(f"s{number}", start) for number, start in enumerate(starts)]
+    return play(
+        agent, task, None, samples, states, task_name="count", row="me", live=live, work=work
+    )
+
+
+def test_state_replies_pair_the_rows_action_with_the_teachers(tmp_path: Path) -> None:
+    _, states, _ = played(ScriptedAgent(count_down), [2], live=1)
     agent = ScriptedAgent(lambda message: None if "left" in message else "1")
-    answers = answer_states(agent, task, states)
+    _, answers = asked_beside(agent, states, [1], 1, tmp_path)
     first = Action(kind="say", content="1")
     assert [(answer.action, answer.teacher_action) for answer in answers] == [
         (first, first),
@@ -186,8 +199,9 @@ def test_state_replies_pair_the_rows_action_with_the_teachers() -> None:
     assert answers[1].reply == ""
 
 
-def test_states_are_asked_shortest_first_so_that_sessions_can_go_on() -> None:
-    _, states, task = played(ScriptedAgent(count_down), [3, 2], live=2)
+def test_states_are_asked_once_beside_the_first_episodes_shortest_first(tmp_path: Path) -> None:
+    """Shortest first, so that sessions can go on; after the episodes' end, if need be."""
+    _, states, _ = played(ScriptedAgent(count_down), [3, 2], live=2)
     asked: list[list[int]] = []
 
     class Watched(ScriptedAgent):
@@ -195,7 +209,12 @@ def test_states_are_asked_shortest_first_so_that_sessions_can_go_on() -> None:
             asked.append([len(messages) for messages in conversations])
             return super().reply(conversations)
 
-    answers = answer_states(Watched(count_down), task, states)
-    assert asked == [[1, 1], [3, 3], [5]]
+    agent = Watched(count_down)
+    episodes, answers = asked_beside(agent, states, [2, 1, 1], 2, tmp_path)
+    assert asked == [[1, 1, 1, 1], [3, 3, 3], [5], [1]]
     assert [answer.index for answer in answers] == [0, 1, 2, 3, 4]
     assert all(answer.action == answer.teacher_action for answer in answers)
+    assert [one.episode.score for one in episodes] == [1.0, 1.0, 1.0]
+    asked.clear()
+    assert asked_beside(agent, states, [2, 1, 1], 2, tmp_path) == (episodes, answers)
+    assert asked == []  # all was kept

@@ -24,7 +24,13 @@ from gcd.core.settings import (
     SynthesisSettings,
 )
 from gcd.role_play import environment_prompt, make_pseudo_conversations, swap_roles
-from gcd.synthesis import Synthesis, make_paired_outputs, make_pseudo_inputs, make_reasons
+from gcd.synthesis import (
+    Synthesis,
+    _next_round,
+    make_paired_outputs,
+    make_pseudo_inputs,
+    make_reasons,
+)
 from tests.tiny import ANSWER, BASH, OUTPUT, PROMPT, assistant, system, user
 
 os_interaction = load_task("os_interaction")
@@ -33,6 +39,7 @@ INPUTS = MakePseudoInputsSettings(
     model="base",
     minimum=1,
     max_requests=3,
+    requests_per_round=8,
     demonstrations=2,
     temperature=1.0,
     top_p=1.0,
@@ -116,6 +123,23 @@ def test_every_rejected_input_is_counted() -> None:
     made = inputs_from(lines)
     assert [record.text for record in made.kept] == ["Count the files."]
     assert made.rejected == {"duplicate": 3 + 2 + 3, "no letters": 3, "too long": 3}
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept", "requests"),
+    [
+        (0, 0, 10),  # nothing is known: 40 inputs at the 4 that each is asked for
+        (10, 10, 20),  # 30 more at one a request: cut at 20 a round
+        (10, 32, 5),  # 8 more at 3.2 a request are 3; half of the inputs' worth are 5
+        (20, 26, 11),  # 14 more at 1.3 a request
+        (10, 0, 20),  # no yield yet
+        (90, 20, 10),  # at most 100 in all
+    ],
+)
+def test_rounds_follow_the_yield(asked: int, kept: int, requests: int) -> None:
+    settings = INPUTS.model_copy(update={"requests_per_round": 20, "max_requests": 100})
+    sizes = SIZES.model_copy(update={"inputs": 40})
+    assert _next_round(asked, kept, sizes, settings) == requests
 
 
 def test_inputs_ask_in_rounds_and_stop_at_the_count() -> None:

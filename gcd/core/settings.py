@@ -122,6 +122,7 @@ class MakePseudoInputsSettings(Section):
     model: Name
     minimum: Count
     max_requests: Count
+    requests_per_round: Count
     demonstrations: Count
     temperature: Positive
     top_p: Share

@@ -56,6 +56,17 @@ def _read(
     return torch.cat(made, dim=2).transpose(1, 2)
 
 
+def _attend(scores: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Softmax of `scores` [..., n, S] times `value` [..., S, d], and the log-sum-exp of each row.
+
+    As `logsumexp` and `softmax`, but with one exponential for both.
+    """
+    highest = scores.amax(dim=-1, keepdim=True)
+    weights = torch.exp(scores - highest)
+    total = weights.sum(dim=-1, keepdim=True)
+    return torch.matmul(weights, value) / total, highest + total.log()
+
+
 def shared_prefix_attention(
     module: Any,
     query: Tensor,
@@ -86,13 +97,11 @@ def shared_prefix_attention(
     scores = torch.matmul(grouped, key.transpose(2, 3)) * scaling
     if attention_mask is not None:
         scores = scores + attention_mask[..., : key.shape[2]]
-    suffix_lse = torch.logsumexp(scores, dim=-1, keepdim=True)
-    out = torch.matmul(torch.exp(scores - suffix_lse), value)
+    out, suffix_lse = _attend(scores, value)
     if module.prefix:
         flat = grouped.transpose(0, 1).reshape(key_heads, -1, size)
         prefix_scores = torch.matmul(flat, module.prefix[0].transpose(1, 2)) * scaling
-        prefix_lse = torch.logsumexp(prefix_scores, dim=-1, keepdim=True)
-        prefix_out = torch.matmul(torch.exp(prefix_scores - prefix_lse), module.prefix[1])
+        prefix_out, prefix_lse = _attend(prefix_scores, module.prefix[1])
 
         def per_sequence(flat_values: Tensor) -> Tensor:
             return flat_values.view(key_heads, batch, heads // key_heads, -1).transpose(0, 1)
