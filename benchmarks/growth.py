@@ -30,8 +30,8 @@ from gcd.core.records import (
 )
 from gcd.data import PseudoData
 from gcd.methods.gcd import loss_terms
-from gcd.synthesis import make_paired_outputs
-from gcd.training import Trainer, attach_lora
+from gcd.synthesis.steps import make_paired_outputs
+from gcd.training.trainer import Trainer, attach_lora
 
 # Any text will do: what is said has no influence on the work.
 PROBLEM = "How many files are in /data/{index}?"

@@ -2,8 +2,8 @@
 
 python -m benchmarks.prompted_episodes
 
-Both agents play through `gcd.rollout.play`, in an environment that answers at once with what the
-real one answered in the recorded episodes of `full_prompt`: only the agents' time counts.
+Both agents play through `gcd.acting.rollout.play`, in an environment that answers at once with what
+the real one answered in the recorded episodes of `full_prompt`: only the agents' time counts.
 """
 
 import tempfile
@@ -15,6 +15,7 @@ from benchmarks.measure import alternate, compare_sides, run
 from benchmarks.reference import load_plain, reply
 from benchmarks.results import BenchmarkRecord, write_record
 from benchmarks.settings import CommonSettings, PromptedEpisodesSettings, read_settings
+from gcd.acting.rollout import play
 from gcd.agents import ChatAgent
 from gcd.core.errors import UserError
 from gcd.core.interfaces import Reply, Task, load_task
@@ -22,7 +23,6 @@ from gcd.core.language_model import LanguageModel, load_base
 from gcd.core.params import read_params
 from gcd.core.records import Conversation, Episode, Message, Played, read_records
 from gcd.data import read_prompt
-from gcd.rollout import play
 from gcd.rows import FULL_PROMPT
 
 

@@ -18,7 +18,7 @@ from gcd.core.chat import render_request, stop_ids
 from gcd.core.language_model import base_location
 from gcd.core.records import Conversation
 from gcd.core.settings import ModelSettings, TrainSettings
-from gcd.losses import Example
+from gcd.training.losses import Example
 
 
 def load_plain(settings: ModelSettings) -> Any:

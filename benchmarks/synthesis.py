@@ -21,7 +21,7 @@ from gcd.core.language_model import LanguageModel, load_base
 from gcd.core.params import read_params
 from gcd.core.records import Action, Conversation, Message, PairedOutput, read_records
 from gcd.data import pseudo_folder, read_prompt
-from gcd.role_play import environment_prompt, make_pseudo_conversations, swap_roles
+from gcd.synthesis.role_play import environment_prompt, make_pseudo_conversations, swap_roles
 
 ONE_TOKEN = 1e-6  # a nucleus that small holds the most probable token alone
 

@@ -16,10 +16,10 @@ from benchmarks.settings import CommonSettings, TrainEpochSettings, read_setting
 from gcd.core.language_model import load_base
 from gcd.core.params import read_params
 from gcd.data import read_pseudo_data
-from gcd.losses import Example
 from gcd.methods.gcd import loss_terms
-from gcd.optimizers import learning_rate
-from gcd.training import Term, Trainer, attach_lora
+from gcd.training.losses import Example
+from gcd.training.optimizers import learning_rate
+from gcd.training.trainer import Term, Trainer, attach_lora
 
 Step = list[tuple[float, list[Example]]]  # the batch of each term that joins, and its weight
 

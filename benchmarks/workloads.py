@@ -5,8 +5,8 @@ from typing import Any
 
 from gcd.core.chat import encode_text
 from gcd.core.params import Params
-from gcd.losses import Example, token_loss_sum
-from gcd.training import Term, Trainer
+from gcd.training.losses import Example, token_loss_sum
+from gcd.training.trainer import Term, Trainer
 
 # Any text will do: what is said has no influence on the work.
 SENTENCE = "You work in a shell and answer with one action, then wait for what the system shows. "

@@ -5,7 +5,7 @@ python -m stages.check_params
 
 from gcd.core.params import every_section, load_file, read_params
 from gcd.core.stage import run
-from gcd.generation import check_models
+from gcd.synthesis.generation import check_models
 
 
 def main() -> None:

@@ -9,8 +9,8 @@ from gcd.core.params import read_params
 from gcd.core.records import PairedOutput, read_records
 from gcd.core.stage import run, work_folder
 from gcd.data import prompt_file, pseudo_folder, read_prompt
-from gcd.generation import load_generator
-from gcd.role_play import make_pseudo_conversations
+from gcd.synthesis.generation import load_generator
+from gcd.synthesis.role_play import make_pseudo_conversations
 
 
 def main(task: str) -> None:

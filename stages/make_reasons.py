@@ -8,8 +8,8 @@ from gcd.core.params import read_params
 from gcd.core.records import PairedOutput, read_records
 from gcd.core.stage import run, work_folder
 from gcd.data import prompt_file, pseudo_folder, read_prompt
-from gcd.generation import load_generator
-from gcd.synthesis import make_reasons
+from gcd.synthesis.generation import load_generator
+from gcd.synthesis.steps import make_reasons
 
 
 def main(task: str) -> None:

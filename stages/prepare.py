@@ -7,7 +7,7 @@ python -m stages.prepare os_interaction
 
 from pathlib import Path
 
-from gcd.agentbench import fetch
+from gcd.acting.agentbench import fetch
 from gcd.core.errors import UserError
 from gcd.core.interfaces import load_task
 from gcd.core.params import read_params

@@ -7,6 +7,7 @@ python -m stages.record_teacher_states os_interaction
 
 from pathlib import Path
 
+from gcd.acting.rollout import play, visited_states
 from gcd.agents import load_base_agent
 from gcd.core.interfaces import load_task
 from gcd.core.language_model import BASE
@@ -14,7 +15,6 @@ from gcd.core.params import read_params
 from gcd.core.records import write_records
 from gcd.core.stage import run, work_folder
 from gcd.data import read_prompt, task_folder
-from gcd.rollout import play, visited_states
 
 
 def main(task: str) -> None:

@@ -5,7 +5,8 @@ python -m stages.run_episodes os_interaction gcd
 
 from pathlib import Path
 
-from gcd.agentbench import live_episodes, served
+from gcd.acting.agentbench import live_episodes, served
+from gcd.acting.rollout import play
 from gcd.core.interfaces import load_method, load_task
 from gcd.core.language_model import BASE
 from gcd.core.params import read_params
@@ -13,7 +14,6 @@ from gcd.core.records import AgentRecord, TeacherState, read_records, write_reco
 from gcd.core.stage import run, work_folder
 from gcd.core.timings import loading
 from gcd.data import task_folder
-from gcd.rollout import play
 
 
 def main(task: str, method: str) -> None:

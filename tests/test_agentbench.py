@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gcd.agentbench import ServerEnvironment, ServerSample
+from gcd.acting.agentbench import ServerEnvironment, ServerSample
 from gcd.core.errors import UserError
 from gcd.core.records import Message
 from tests.agentbench_server import (

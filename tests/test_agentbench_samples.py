@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from gcd.agentbench import ServerEnvironment, ServerSample, fetch, live_episodes, served
-from gcd.agentbench_api import RefusedError, Server
+from gcd.acting.agentbench import ServerEnvironment, ServerSample, fetch, live_episodes, served
+from gcd.acting.agentbench_api import RefusedError, Server
+from gcd.acting.rollout import play
 from gcd.core.errors import UserError
 from gcd.core.interfaces import Reply, load_task
 from gcd.core.records import Action, read_records, write_records
 from gcd.data import read_prompt
-from gcd.rollout import play
 from stages import prepare
 from tests.agentbench_server import (
     CANCEL,

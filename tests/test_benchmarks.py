@@ -14,7 +14,6 @@ from benchmarks.limit import attention_flops, prefill_flops, training_flops
 from benchmarks.reference import PlainTrainer, attach_plain_lora, cut_at, pad_right
 from benchmarks.train_epoch import plain_epoch
 from benchmarks.workloads import made_up_examples
-from gcd.checkpoints import save_adapter
 from gcd.core.errors import UserError
 from gcd.core.interfaces import load_task
 from gcd.core.records import (
@@ -26,9 +25,10 @@ from gcd.core.records import (
     write_records,
 )
 from gcd.cost import Architecture
-from gcd.losses import Example, token_loss_sum
 from gcd.tiny_model import OS_INTERACTION, WORD
-from gcd.training import Term, attach_lora
+from gcd.training.checkpoints import save_adapter
+from gcd.training.losses import Example, token_loss_sum
+from gcd.training.trainer import Term, attach_lora
 from tests import tiny
 from tests.conftest import ROOT
 from tests.test_training import SETTINGS

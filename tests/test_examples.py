@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from gcd.core.records import Message, PairedOutput, PseudoConversation
-from gcd.examples import conversation_examples, prompt_generation_examples
-from gcd.losses import Example
+from gcd.training.examples import conversation_examples, prompt_generation_examples
+from gcd.training.losses import Example
 from tests.tiny import ANSWER, BASH, OUTPUT, assistant, user
 
 PAIRS = [

@@ -23,7 +23,7 @@ from gcd.core.errors import UserError
 from gcd.core.language_model import LanguageModel, location
 from gcd.core.params import read_params
 from gcd.core.records import PairedOutput, PseudoConversation, PseudoInput, Reason, read_records
-from gcd.generation import check_models, load_generator
+from gcd.synthesis.generation import check_models, load_generator
 from stages import check_params
 from tests import tiny
 from tests.conftest import ROOT

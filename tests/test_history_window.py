@@ -2,8 +2,8 @@
 
 import pytest
 
+from gcd.acting.history_window import count_segments, filter_messages, is_whole, without_prompt
 from gcd.core.records import Message
-from gcd.history_window import count_segments, filter_messages, is_whole, without_prompt
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from gcd.core.errors import UserError
 from gcd.core.interfaces import Reply
 from gcd.core.journal import Journal
 from gcd.core.settings import GenerationServerSettings
-from gcd.openai_engine import KEY, Pace, ServedModel, load_served_model
+from gcd.synthesis.openai_engine import KEY, Pace, ServedModel, load_served_model
 from tests.llama_server import CONTEXT, Relay, relaying, serving
 from tests.tiny import system, user
 

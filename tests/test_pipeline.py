@@ -161,6 +161,6 @@ def test_what_the_library_reads_by_itself_is_known():
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "read_params"
     }
     assert calls == {
-        ("gcd/generation.py", "read_params('generation_server')"),
+        ("gcd/synthesis/generation.py", "read_params('generation_server')"),
         ("gcd/tasks/os_interaction/__main__.py", "read_params('tasks.os_interaction')"),
     }

@@ -13,10 +13,10 @@ from gcd.core.errors import UserError
 from gcd.core.params import read_params
 from gcd.core.settings import LoraSettings, ModelSettings
 from gcd.cost import Architecture, ModelRecord
-from gcd.losses import Example, pack, token_loss_sum
 from gcd.plan import find_lengths, find_model, plan
 from gcd.plan_memory import activation_bytes, head_bytes, lora_parameters, weight_bytes
 from gcd.plan_work import Lengths, Work, conversation_tokens, generation_tokens, training_flops
+from gcd.training.losses import Example, pack, token_loss_sum
 from tests.conftest import ROOT
 from tests.tiny import ARCHITECTURE
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from gcd.acting.rollout import CONTEXT_LIMIT, play, visited_states
 from gcd.core.interfaces import Reply
 from gcd.core.records import Action, Conversation, Episode, Played, StateReply, TeacherState
-from gcd.rollout import CONTEXT_LIMIT, play, visited_states
 from tests.tiny import assistant, user
 
 

@@ -23,8 +23,8 @@ from gcd.core.settings import (
     MakeReasonsSettings,
     SynthesisSettings,
 )
-from gcd.role_play import environment_prompt, make_pseudo_conversations, swap_roles
-from gcd.synthesis import (
+from gcd.synthesis.role_play import environment_prompt, make_pseudo_conversations, swap_roles
+from gcd.synthesis.steps import (
     Synthesis,
     _next_round,
     make_paired_outputs,

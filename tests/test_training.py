@@ -10,10 +10,10 @@ from peft import PeftModel
 
 from gcd.core.errors import UserError
 from gcd.core.settings import LoraSettings, TrainSettings
-from gcd.losses import Example, token_loss_sum
-from gcd.optimizers import learning_rate, make_optimizer
-from gcd.processes import check_division, deal
-from gcd.training import Term, Trainer, attach_lora, micro_batches, train
+from gcd.training.losses import Example, token_loss_sum
+from gcd.training.optimizers import learning_rate, make_optimizer
+from gcd.training.processes import check_division, deal
+from gcd.training.trainer import Term, Trainer, attach_lora, micro_batches, train
 from tests.tiny import make_model
 
 SETTINGS = TrainSettings(

@@ -7,15 +7,15 @@ outputs with and without the prompt, the prompt itself and the reason why it cha
 from pathlib import Path
 from typing import Any
 
-from gcd.adapters import conversation_term, fit_adapter
 from gcd.agents import load_adapted_agent
 from gcd.core.interfaces import Agent
 from gcd.core.params import Params
 from gcd.core.settings import Count, Section, Share
 from gcd.data import PseudoData, read_pseudo_data
-from gcd.examples import prompt_generation_examples
-from gcd.losses import token_loss_sum
-from gcd.training import Term
+from gcd.training.adapters import conversation_term, fit_adapter
+from gcd.training.examples import prompt_generation_examples
+from gcd.training.losses import token_loss_sum
+from gcd.training.trainer import Term
 
 
 class Settings(Section):

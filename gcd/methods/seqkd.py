@@ -6,13 +6,13 @@ The joint loss of `gcd` at λ = 1.
 from pathlib import Path
 from typing import Any
 
-from gcd.adapters import conversation_term, fit_adapter
 from gcd.agents import load_adapted_agent
 from gcd.core.interfaces import Agent
 from gcd.core.params import Params
 from gcd.core.settings import Section
 from gcd.data import read_pseudo_data
-from gcd.training import Term
+from gcd.training.adapters import conversation_term, fit_adapter
+from gcd.training.trainer import Term
 
 
 class Settings(Section):

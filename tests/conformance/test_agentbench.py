@@ -5,11 +5,11 @@ from collections import defaultdict
 from itertools import pairwise
 from typing import Any
 
-from gcd.agentbench import ServerEnvironment, ServerSample
-from gcd.agentbench_api import Output, RefusedError, Server
+from gcd.acting.agentbench import ServerEnvironment, ServerSample
+from gcd.acting.agentbench_api import Output, RefusedError, Server
+from gcd.acting.history_window import count_segments, filter_messages
 from gcd.core.errors import UserError
 from gcd.core.records import Conversation, Message
-from gcd.history_window import count_segments, filter_messages
 from tests.agentbench_server import Exchange, Replay, replaying, settings
 
 PROMPT_MESSAGES = 6  # of OS interaction

@@ -9,9 +9,9 @@ from typing import Any
 from gcd.core.language_model import load_base
 from gcd.core.params import Params
 from gcd.core.records import PseudoConversation, write_text
-from gcd.examples import conversation_examples
-from gcd.losses import token_loss_sum
-from gcd.training import Term, attach_lora, train
+from gcd.training.examples import conversation_examples
+from gcd.training.losses import token_loss_sum
+from gcd.training.trainer import Term, attach_lora, train
 
 
 def fit_adapter(
@@ -22,7 +22,7 @@ def fit_adapter(
     Args:
         params: with the sections seed, model, train and the task's training.
         make_terms: from the tokenizer to the terms of the loss.
-        out, work: see `training.train`.
+        out, work: see `trainer.train`.
     """
     model, tokenizer = load_base(params.model)
     terms = make_terms(tokenizer)

@@ -56,7 +56,7 @@ def load_generator(params: Params, model: str, work: Path) -> TextGenerator:
             from gcd.core.language_model import load_language_model
         return load_language_model(params.model, model, work)
     with loading():
-        from gcd.openai_engine import load_served_model
+        from gcd.synthesis.openai_engine import load_served_model
     # Not among the stage's own sections: DVC and the work folder do not depend on it.
     server = read_params("generation_server").generation_server
     return load_served_model(server, params.generation.openings, model, work)

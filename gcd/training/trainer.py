@@ -24,17 +24,17 @@ from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from gcd.checkpoints import adapter_weights, load_checkpoint, save_adapter, save_checkpoint
 from gcd.core.errors import UserError
 from gcd.core.language_model import device
 from gcd.core.launch import sharded
 from gcd.core.records import write_text
 from gcd.core.settings import TrainSettings
-from gcd.lora_layer import LoraLinear
-from gcd.losses import Batch, Example, pack
-from gcd.optimizers import learning_rate, make_optimizer
-from gcd.packed_attention import attend_within_examples
-from gcd.processes import Loss, check_division, deal
+from gcd.training.checkpoints import adapter_weights, load_checkpoint, save_adapter, save_checkpoint
+from gcd.training.lora_layer import LoraLinear
+from gcd.training.losses import Batch, Example, pack
+from gcd.training.optimizers import learning_rate, make_optimizer
+from gcd.training.packed_attention import attend_within_examples
+from gcd.training.processes import Loss, check_division, deal
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gcd.core.errors import UserError
-from gcd.losses import Batch
+from gcd.training.losses import Batch
 
 
 def deal(sizes: list[int], processes: int) -> list[list[int]]:

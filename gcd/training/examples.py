@@ -5,7 +5,7 @@ from typing import Any
 
 from gcd.core.chat import render
 from gcd.core.records import Message, PairedOutput, PseudoConversation
-from gcd.losses import Example
+from gcd.training.losses import Example
 
 PROMPT_GENERATION_REQUEST = """\
 Two assistants got the same input.

@@ -11,12 +11,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Self, cast
 
-from gcd.agentbench_api import Index, Mind2WebMetrics, Output, RefusedError, Server
+from gcd.acting.agentbench_api import Index, Mind2WebMetrics, Output, RefusedError, Server
+from gcd.acting.history_window import is_whole, without_prompt
 from gcd.core.errors import UserError
 from gcd.core.interfaces import Task
 from gcd.core.records import Conversation, Record, read_records
 from gcd.core.settings import ServerSettings, TaskSettings
-from gcd.history_window import is_whole, without_prompt
 
 CONTEXT_LIMIT = "agent context limit"
 _log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from gcd.core.decoding import Sampling
 from gcd.core.interfaces import Reply, Task, TextGenerator
 from gcd.core.records import Conversation, Message, PairedOutput, PseudoConversation
 from gcd.core.settings import MakePseudoConversationsSettings, SynthesisSettings
-from gcd.synthesis import ENVIRONMENT_REQUEST, Synthesis
+from gcd.synthesis.steps import ENVIRONMENT_REQUEST, Synthesis
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""Agents in environments: episodes in rounds, here or by an AgentBench server."""

@@ -1,0 +1,1 @@
+"""Pseudo data from the prompt alone: the steps, and the engines that generate for them."""

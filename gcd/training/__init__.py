@@ -1,0 +1,1 @@
+"""Training an adapter: examples, losses, the one loop, and what it needs on many processes."""
