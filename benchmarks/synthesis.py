@@ -7,6 +7,8 @@ the same conversations; and they go on after an answer, so that they have all th
 turn is cut at its limit, which ends them on both sides. Pseudo inputs: the first of `dvc repro`.
 """
 
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -61,7 +63,12 @@ def play_together(
         if made and made.complete
     ]
     sampling = product.MakePseudoConversationsSettings(
-        model="base", minimum=1, temperature=1.0, top_p=ONE_TOKEN, end_token=end_token
+        model="base",
+        minimum=1,
+        live_conversations=len(inputs),
+        temperature=1.0,
+        top_p=ONE_TOKEN,
+        end_token=end_token,
     )
     # Only the last two count here: the others are those of the stages before.
     sizes = product.SynthesisSettings(
@@ -73,9 +80,10 @@ def play_together(
         max_turns=settings.turns,
         environment_tokens=settings.environment_tokens,
     )
-    made = make_pseudo_conversations(
-        model, prompt, pairs, task, sampling, sizes, settings.agent_tokens, seed=0
-    )
+    with tempfile.TemporaryDirectory() as work:
+        made = make_pseudo_conversations(
+            model, prompt, pairs, task, sampling, sizes, settings.agent_tokens, 0, Path(work)
+        )
     return {conversation.index: conversation.messages for conversation in made.kept}
 
 

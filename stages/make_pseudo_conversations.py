@@ -37,6 +37,7 @@ def main(task: str) -> None:
             params.synthesis,
             params.teacher.max_new_tokens,
             params.seed,
+            work,
         )
         key = "make_pseudo_conversations.minimum"
         counts = out / "conversations_counts.json"

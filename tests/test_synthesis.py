@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -56,6 +57,7 @@ SIZES = SynthesisSettings(
 CONVERSATIONS = MakePseudoConversationsSettings(
     model="base",
     minimum=1,
+    live_conversations=2,
     temperature=1.0,
     top_p=1.0,
     end_token="[END]",
@@ -237,13 +239,35 @@ def converse(
     def answer(prompt: Conversation, conversation: Conversation) -> str | None:
         return agent if prompt == TEACHER else environment
 
+    with TemporaryDirectory() as work:
+        return play(model(answer), pairs, Path(work))
+
+
+def play(model: TextGenerator, pairs: list[PairedOutput], work: Path) -> Any:
     return make_pseudo_conversations(
-        model(answer), TEACHER, pairs, os_interaction, CONVERSATIONS, SIZES, 50, 0
+        model, TEACHER, pairs, os_interaction, CONVERSATIONS, SIZES, 50, 0, work
     )
 
 
 OPENING = os_interaction.WORDING.environment_opening
 REST = OUTPUT.removeprefix(OPENING)
+
+
+def test_conversations_are_played_and_kept_in_groups(tmp_path: Path) -> None:
+    """Two at a time: a run that was killed in the second group does not play the first again."""
+    scripted = Scripted(lambda prompt, _: ANSWER if prompt == TEACHER else REST)
+    pairs = [pair(number) for number in range(3)]
+    whole = play(scripted, pairs, tmp_path)
+    assert [conversation.index for conversation in whole.kept] == [0, 1, 2]
+    assert [len(seen) for _, seen, _ in scripted.calls] == [2, 2, 1, 1]
+    first, second = (
+        {id(options["sessions"]) for *_, options in scripted.calls[n::2]} for n in (0, 1)
+    )
+    assert len(first) == len(second) == 2 and not first & second  # a side's and a group's own
+    (tmp_path / "conversations-2.jsonl").unlink()
+    scripted.calls.clear()
+    assert play(scripted, pairs, tmp_path) == whole
+    assert [len(seen) for _, seen, _ in scripted.calls] == [1, 1]
 
 
 def test_a_conversation_ends_with_the_agents_answer() -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from pydantic import BaseModel
 
 from gcd.core.records import Action, Conversation, SkippedSample
+from gcd.core.sessions import Sessions
 from gcd.core.timings import loading
 
 if TYPE_CHECKING:
@@ -117,10 +118,12 @@ class TextGenerator(Protocol):
         progress: str,
         sampling: Sampling | None = None,
         openings: list[str] | None = None,
+        sessions: Sessions | None = None,
     ) -> list[Reply | None]:
         """One reply to each conversation behind `prompt`, in order; see `LanguageModel.generate`.
 
         Greedy without `sampling`. `openings` are texts that the replies are made to begin with.
+        `sessions` are for conversations that go on turn by turn; a server does without.
         None where a conversation does not fit the context.
         """
 

@@ -151,11 +151,13 @@ class MakeReasonsSettings(Section):
 class MakePseudoConversationsSettings(Section):
     """Self role-playing: one model plays both sides.
 
-    The environment is sampled, and ends the conversation by `end_token`.
+    The environment is sampled, and ends the conversation by `end_token`. `live_conversations` are
+    played at the same time, as far as memory holds their keys and values.
     """
 
     model: Name
     minimum: Count
+    live_conversations: Count
     temperature: Positive
     top_p: Share
     end_token: str

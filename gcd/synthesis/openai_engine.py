@@ -22,6 +22,7 @@ from gcd.core.errors import UserError
 from gcd.core.interfaces import Reply
 from gcd.core.journal import Journal
 from gcd.core.records import Conversation
+from gcd.core.sessions import Sessions
 from gcd.core.settings import GenerationServerSettings
 
 KEY = "OPENAI_API_KEY"
@@ -107,8 +108,11 @@ class ServedModel:
         progress: str,
         sampling: Sampling | None = None,
         openings: list[str] | None = None,
+        sessions: Sessions | None = None,
     ) -> list[Reply | None]:
         """As `TextGenerator` says. Conversation i is sampled with a seed made from `seed/i`.
+
+        `sessions` are not used: a server keeps its own.
 
         Raises:
             UserError: the server refuses, fails after all retries, or does not continue openings.

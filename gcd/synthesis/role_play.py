@@ -5,11 +5,15 @@ with `user` and `assistant` exchanged, beginning with the prompt's own demonstra
 section 3.2; our wording). All conversations of a turn are generated together.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 from gcd.core.decoding import Sampling
 from gcd.core.interfaces import Reply, Task, TextGenerator
 from gcd.core.records import Conversation, Message, PairedOutput, PseudoConversation
+from gcd.core.sessions import Sessions
 from gcd.core.settings import MakePseudoConversationsSettings, SynthesisSettings
 from gcd.synthesis.steps import ENVIRONMENT_REQUEST, Synthesis
 
@@ -87,27 +91,63 @@ def make_pseudo_conversations(
     sizes: SynthesisSettings,
     agent_max_new_tokens: int,
     seed: int,
+    work: Path,
 ) -> Synthesis[PseudoConversation]:
     """Continue every teacher output into a conversation of at most `max_turns` agent turns.
 
     The teacher output of a pair is the agent's first turn: same prompt, same input, greedy. The
     environment is sampled: greedily, a small model shows one demonstration's output every time.
+
+    `live_conversations` are played at the same time. Each such group is kept in `work` when it is
+    done, and a killed run continues after the last one.
     """
     environment = environment_prompt(prompt, task, settings.end_token)
-    dialogues = []
-    for pair in pairs:
-        opened = Message(role="user", content=task.first_message(pair.pseudo_input))
-        dialogue = Dialogue(pair.index, [opened])
-        _agent_turn(dialogue, Reply(pair.teacher_output, 0, 0, complete=True), task)
-        dialogues.append(dialogue)
-    for turn in range(2, sizes.max_turns + 1):
+    result: Synthesis[PseudoConversation] = Synthesis()
+    for start in range(0, len(pairs), settings.live_conversations):
+        kept, counts = work / f"conversations-{start}.jsonl", work / f"conversations-{start}.json"
+        if not kept.exists():
+            dialogues = []
+            for pair in pairs[start : start + settings.live_conversations]:
+                opened = Message(role="user", content=task.first_message(pair.pseudo_input))
+                dialogue = Dialogue(pair.index, [opened])
+                _agent_turn(dialogue, Reply(pair.teacher_output, 0, 0, complete=True), task)
+                dialogues.append(dialogue)
+            # Each side keeps the keys and values of its last turn.
+            show = partial(
+                model.generate,
+                environment,
+                max_new_tokens=sizes.environment_tokens,
+                sessions=Sessions(),
+            )
+            act = partial(
+                model.generate, prompt, max_new_tokens=agent_max_new_tokens, sessions=Sessions()
+            )
+            _play(dialogues, show, act, task, settings, sizes.max_turns, seed + start)
+            _collect(dialogues).write(kept, counts, 0, "")
+        result.add(kept, counts, PseudoConversation)
+    return result
+
+
+def _play(
+    dialogues: list[Dialogue],
+    show: Callable[..., list[Reply | None]],
+    act: Callable[..., list[Reply | None]],
+    task: Task,
+    settings: MakePseudoConversationsSettings,
+    max_turns: int,
+    seed: int,
+) -> None:
+    """Turn by turn to the end of all: what the environment shows, how the agent acts.
+
+    Args:
+        show, act: `TextGenerator.generate` of either side.
+    """
+    for turn in range(2, max_turns + 1):
         running = [dialogue for dialogue in dialogues if dialogue.running]
         if not running:
             break
-        replies = model.generate(
-            environment,
+        replies = show(
             [swap_roles(dialogue.messages) for dialogue in running],
-            max_new_tokens=sizes.environment_tokens,
             sampling=Sampling(settings.temperature, settings.top_p, f"{seed}/environment/{turn}"),
             openings=[task.WORDING.environment_opening] * len(running),
             progress=f"environment, turn {turn - 1}",
@@ -115,15 +155,9 @@ def make_pseudo_conversations(
         for dialogue, reply in zip(running, replies, strict=True):
             _environment_turn(dialogue, reply, settings.end_token)
         running = [dialogue for dialogue in running if dialogue.running]
-        replies = model.generate(
-            prompt,
-            [dialogue.messages for dialogue in running],
-            max_new_tokens=agent_max_new_tokens,
-            progress=f"agent, turn {turn}",
-        )
+        replies = act([dialogue.messages for dialogue in running], progress=f"agent, turn {turn}")
         for dialogue, reply in zip(running, replies, strict=True):
             _agent_turn(dialogue, reply, task)
-    return _collect(dialogues)
 
 
 def _collect(dialogues: list[Dialogue]) -> Synthesis[PseudoConversation]:

@@ -24,6 +24,7 @@ from gcd.core.records import (
     PseudoInput,
     Reason,
     Record,
+    read_records,
     write_records,
     write_text,
 )
@@ -93,6 +94,11 @@ class Synthesis(Generic[RecordT]):
             )
         write_text(counts, json.dumps(summary, indent=2, sort_keys=True) + "\n")
         write_records(path, self.kept)
+
+    def add(self, path: Path, counts: Path, kind: type[RecordT]) -> None:
+        """Take in what `write` has written."""
+        self.kept += read_records(path, kind)
+        self.rejected.update(json.loads(counts.read_text(encoding="utf-8"))["rejected"])
 
 
 def _normal(text: str) -> str:
