@@ -58,6 +58,7 @@ def test_an_oracle_scores_1_and_silence_0(task: Any, settings: Any, tmp_path: Pa
             assert (oracle.score, silent.score) == (1.0, 0.0)
 
 
+@pytest.mark.slow
 def test_the_whole_pipeline_runs_on_it(blocks: dict[str, str], task: Any, tmp_path: Path) -> None:
     """One package, one key, one prompt, and `dvc repro` reports on the task."""
     prompt = blocks[f"data/prompts/{NAME}.md"]

@@ -162,6 +162,7 @@ def driven(tmp_path_factory: pytest.TempPathFactory, taught: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_driver_makes_what_dvc_repro_makes(driven: Path, reproduced: Path) -> None:
     assert results(driven) == results(reproduced)
     assert (driven / "dvc.lock").read_bytes() == (reproduced / "dvc.lock").read_bytes()
@@ -172,6 +173,7 @@ def test_driver_makes_what_dvc_repro_makes(driven: Path, reproduced: Path) -> No
     assert stages[0]["stage"] == "warm_python"
 
 
+@pytest.mark.slow
 def test_driver_does_nothing_twice_and_knows_its_tasks(driven: Path) -> None:
     again = run_module(driven, "gcd.repro")
     assert again.returncode == 0
@@ -192,6 +194,7 @@ def change(driven: Path, folder: Path, old: str, new: str) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_driver_ends_with_the_error_of_the_stage(tmp_path: Path, driven: Path) -> None:
     old = "make_reasons:\n  model: base\n  minimum: 1\n"
     folder = change(driven, tmp_path / "changed", old, old.replace("1", "1000"))

@@ -243,7 +243,9 @@ def converse(
         return play(model(answer), pairs, Path(work))
 
 
-def play(model: TextGenerator, pairs: list[PairedOutput], work: Path) -> Any:
+def play(
+    model: TextGenerator, pairs: list[PairedOutput], work: Path
+) -> Synthesis[PseudoConversation]:
     return make_pseudo_conversations(
         model, TEACHER, pairs, os_interaction, CONVERSATIONS, SIZES, 50, 0, work
     )

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Protocol, cast
 from pydantic import BaseModel
 
 from gcd.core.records import Action, Conversation, SkippedSample
-from gcd.core.sessions import Sessions
 from gcd.core.timings import loading
 
 if TYPE_CHECKING:
     from gcd.core.decoding import Sampling
     from gcd.core.params import Params
+    from gcd.core.sessions import Sessions
 
 
 @dataclass(frozen=True)
