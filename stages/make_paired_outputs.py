@@ -27,12 +27,8 @@ def main(task: str) -> None:
             load_task(task),
             params.teacher.max_new_tokens,
         )
-        made.write(
-            out / "paired_outputs.jsonl",
-            out / "paired_outputs_counts.json",
-            params.make_paired_outputs.minimum,
-            "make_paired_outputs.minimum",
-        )
+        made.require(params.make_paired_outputs.minimum, "make_paired_outputs.minimum")
+        made.write(out / "paired_outputs.jsonl", out / "paired_outputs_counts.json")
 
 
 if __name__ == "__main__":

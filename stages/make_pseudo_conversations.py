@@ -39,9 +39,8 @@ def main(task: str) -> None:
             params.seed,
             work,
         )
-        key = "make_pseudo_conversations.minimum"
-        counts = out / "conversations_counts.json"
-        made.write(out / "conversations.jsonl", counts, settings.minimum, key)
+        made.require(settings.minimum, "make_pseudo_conversations.minimum")
+        made.write(out / "conversations.jsonl", out / "conversations_counts.json")
 
 
 if __name__ == "__main__":

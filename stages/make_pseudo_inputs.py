@@ -31,8 +31,8 @@ def main(task: str) -> None:
         made = make_pseudo_inputs(
             model, prompt, demonstrations, module, settings, params.synthesis, params.seed
         )
-        key = "make_pseudo_inputs.minimum"
-        made.write(out / "inputs.jsonl", out / "inputs_counts.json", settings.minimum, key)
+        made.require(settings.minimum, "make_pseudo_inputs.minimum")
+        made.write(out / "inputs.jsonl", out / "inputs_counts.json")
 
 
 if __name__ == "__main__":

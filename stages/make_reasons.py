@@ -23,8 +23,8 @@ def main(task: str) -> None:
         prompt = read_prompt(task)[0]
         asked = read_records(pairs, PairedOutput)[: params.synthesis.reasons]
         made = make_reasons(model, prompt, asked, settings, params.seed)
-        key = "make_reasons.minimum"
-        made.write(out / "reasons.jsonl", out / "reasons_counts.json", settings.minimum, key)
+        made.require(settings.minimum, "make_reasons.minimum")
+        made.write(out / "reasons.jsonl", out / "reasons_counts.json")
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def make_pseudo_conversations(
                 model.generate, prompt, max_new_tokens=agent_max_new_tokens, sessions=Sessions()
             )
             _play(dialogues, show, act, task, settings, sizes.max_turns, seed + start)
-            _collect(dialogues).write(kept, counts, 0, "")
+            _collect(dialogues).write(kept, counts)
         result.add(kept, counts, PseudoConversation)
     return result
 

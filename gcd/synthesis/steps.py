@@ -77,21 +77,18 @@ class Synthesis(Generic[RecordT]):
     kept: list[RecordT] = field(default_factory=list)
     rejected: Counter[str] = field(default_factory=Counter)
 
-    def write(self, path: Path, counts: Path, minimum: int, key: str) -> None:
-        """Write records and counts; raises UserError if fewer than `minimum` are usable.
-
-        Args:
-            path, counts: a JSON Lines and a JSON file.
-            minimum: how many records the next stage needs.
-            key: the parameter that holds the minimum, for the error.
-        """
-        summary = {"kept": len(self.kept), "rejected": dict(sorted(self.rejected.items()))}
+    def require(self, minimum: int, key: str) -> None:
+        """Raise UserError if fewer than `minimum` are usable; `key` is the parameter of it."""
         if len(self.kept) < minimum:
             raise UserError(
-                f"{path}: only {len(self.kept)} usable, at least {minimum} are needed ({key}); "
-                f"rejected: {summary['rejected']}. Make more inputs, or use a stronger model or a "
-                "clearer prompt."
+                f"{key}: at least {minimum} are needed, only {len(self.kept)} usable; rejected: "
+                f"{dict(sorted(self.rejected.items()))}. Make more inputs, or use a stronger model "
+                "or a clearer prompt."
             )
+
+    def write(self, path: Path, counts: Path) -> None:
+        """Write the records as JSON Lines to `path`, and how many there are to `counts` (JSON)."""
+        summary = {"kept": len(self.kept), "rejected": dict(sorted(self.rejected.items()))}
         write_text(counts, json.dumps(summary, indent=2, sort_keys=True) + "\n")
         write_records(path, self.kept)
 
