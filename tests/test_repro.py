@@ -107,18 +107,6 @@ def test_a_pipeline_without_other_stages_waits_for_none_of_them() -> None:
     assert only == pipeline.Pipeline({"b": set(), "d": {"b"}}, {"d"})
 
 
-def test_lock_is_sorted_and_else_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    pipeline.sort_lock(["a"])  # a run that failed before DVC wrote one
-    text = (ROOT / "dvc.lock").read_text()
-    pipeline.LOCK.write_text(text)
-    names = [line[2:-1] for line in text.splitlines() if line.startswith("  ") and line[2] != " "]
-    pipeline.sort_lock([*reversed(names), "unknown"])
-    assert pipeline.LOCK.read_text() != text
-    pipeline.sort_lock(names)
-    assert pipeline.LOCK.read_text() == text
-
-
 def test_bars_are_read_as_tqdm_draws_them() -> None:
     drawn = io.StringIO()
     with tqdm(total=20, desc="train", unit="step", file=drawn, ncols=90) as bar:

@@ -20,7 +20,8 @@ from gcd.core.errors import UserError
 from gcd.core.params import load_file
 from gcd.repro.durations import expected_seconds, record
 from gcd.repro.jobs import Run, default_jobs
-from gcd.repro.pipeline import cells_of, read_pipeline, sort_lock
+from gcd.repro.lock import sort_lock
+from gcd.repro.pipeline import cells_of, read_pipeline
 from gcd.repro.progress import Display
 from gcd.repro.warm_python import warm_python
 

@@ -87,15 +87,7 @@ class Job:
         tty.setraw(end)  # line ends are left as they are
         termios.tcsetwinsize(end, (24, 100))  # tqdm draws nothing where there is no width
         self._process = subprocess.Popen(
-            [
-                *stage_python.split(),
-                "-m",
-                "dvc",
-                "--wait-for-lock",
-                "repro",
-                "--single-item",
-                stage,
-            ],
+            [*stage_python.split(), "-m", "gcd.repro.run_stage", stage],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=end,

@@ -2,18 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
-from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
 
 from gcd.core.errors import UserError
-from gcd.core.records import write_text
 from gcd.repro.schedule import Upstream
-
-LOCK = Path("dvc.lock")
 
 
 @dataclass(frozen=True)
@@ -74,17 +69,3 @@ def cells_of(tasks: list[str], known: Iterable[str], stages: Iterable[str]) -> s
             raise UserError(f"--tasks: no task `{task}`; params.yaml has: {', '.join(known)}.")
     others = set(known) - set(tasks)
     return {stage for stage in stages if stage.partition("@")[2].split("-")[0] not in others}
-
-
-def sort_lock(order: Iterable[str]) -> None:
-    """Bring dvc.lock into `order`: DVC appends a stage when it ends, so parallel runs mix them."""
-    if not LOCK.exists():
-        return
-    lock = parse_yaml_for_update(LOCK.read_text(encoding="utf-8"), LOCK)
-    stages = lock["stages"]
-    ordered = [stage for stage in order if stage in stages]
-    if ordered == list(stages):
-        return
-    for stage in ordered:
-        stages.move_to_end(stage)
-    write_text(LOCK, dumps_yaml(lock))
