@@ -185,7 +185,7 @@ def root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("root")
 def test_the_default_plan_has_the_recorded_labels() -> None:
-    """Within 8 %: lengths are rounded means, some pseudo data is rejected, epochs end in batches."""
+    """Within 8 %: lengths are rounded means, some data is rejected, epochs end within batches."""
     rows = [line.split() for line in plan("default", 1e12, as_long_as_possible=False).splitlines()]
     planned = {(row[2], row[1]): int(row[4].replace(",", "")) for row in rows if row[:1] == ["fit"]}
     assert planned.keys() == RECORDED.keys()
