@@ -4,12 +4,14 @@ python -m benchmarks                      # all of them; `make bench`
 python -m benchmarks train_step limit     # these anew, the others as they were recorded
 """
 
+import os
 import subprocess
 import sys
 
 from benchmarks.results import FOLDER, read_record, table
 from gcd.core.errors import UserError
 from gcd.core.records import write_text
+from gcd.repro.warm_python import MALLOC
 
 NAMES = (
     "synthesis",
@@ -23,12 +25,16 @@ NAMES = (
 
 
 def measure(names: list[str]) -> list[str]:
-    """Run the named benchmarks; returns those that failed. What one recorded before is removed."""
+    """Run the named benchmarks; returns those that failed. What one recorded before is removed.
+
+    Memory is kept as `make repro` has the stages keep it, for both sides.
+    """
     failed = []
     for name in names:
         (FOLDER / f"{name}.json").unlink(missing_ok=True)
         sys.stderr.write(f"{name}\n")
-        if subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False).returncode:
+        command = [sys.executable, "-m", f"benchmarks.{name}"]
+        if subprocess.run(command, env={**os.environ, **MALLOC}, check=False).returncode:
             failed.append(name)
     return failed
 
