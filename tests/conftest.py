@@ -1,5 +1,6 @@
 """Shared by all tests: the tiny model, once a session, and the repository's root."""
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from gcd.tiny_model import OS_INTERACTION
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# `make test &` starts with Ctrl-C ignored, as do its children; the tests of Ctrl-C need it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
