@@ -31,7 +31,8 @@ from gcd.core.records import (
 from gcd.data import PseudoData
 from gcd.methods.gcd import loss_terms
 from gcd.synthesis.steps import make_paired_outputs
-from gcd.training.trainer import Trainer, attach_lora
+from gcd.training.lora import attach_lora
+from gcd.training.trainer import Trainer
 
 # Any text will do: what is said has no influence on the work.
 PROBLEM = "How many files are in /data/{index}?"
@@ -77,6 +78,7 @@ def pseudo_data(tokenizer: Any, prompt: str, tokens: int, count: int) -> PseudoD
     reply = text_of(tokenizer, tokens)
     return PseudoData(
         prompt=prompt,
+        prompt_messages=[Message(role="system", content=prompt)],
         pairs=[
             PairedOutput(
                 index=item.index,
@@ -102,10 +104,16 @@ def pseudo_data(tokenizer: Any, prompt: str, tokens: int, count: int) -> PseudoD
 
 
 def train(
-    adapted: Any, tokenizer: Any, params: Params, tokens: int, prompt: str, count: int
+    adapted: Any,
+    tokenizer: Any,
+    params: Params,
+    task: str,
+    tokens: int,
+    prompt: str,
+    count: int,
 ) -> None:
     """One epoch of GCD on `count` conversations."""
-    terms = loss_terms(tokenizer, pseudo_data(tokenizer, prompt, tokens, count), params)
+    terms = loss_terms(tokenizer, pseudo_data(tokenizer, prompt, tokens, count), task, params)
     trainer = Trainer(adapted, terms, params.train, epochs=1, seed=params.seed)
     trainer.model.train()
     for _ in range(trainer.total):
@@ -123,7 +131,9 @@ def main() -> BenchmarkRecord:
     task = load_task(common.task)
     work: dict[str, Callable[[str, int], None]] = {
         "synthesis": partial(synthesise, base, tokenizer, params, task, settings.new_tokens),
-        "training": partial(train, adapted, tokenizer, params, settings.training_tokens),
+        "training": partial(
+            train, adapted, tokenizer, params, common.task, settings.training_tokens
+        ),
         "inference": partial(infer, base, tokenizer, params, settings.new_tokens),
     }
     short = text_of(tokenizer, settings.short_prompt_tokens)

@@ -20,8 +20,8 @@ from gcd.core.language_model import BASE, LanguageModel, load_base
 from gcd.core.params import read_params
 from gcd.core.records import Message
 from gcd.cost import Architecture, read_model
+from gcd.training.lora import attach_lora
 from gcd.training.losses import Example
-from gcd.training.trainer import attach_lora
 
 
 def attention_flops(model: Architecture, tokens: int) -> int:

@@ -52,12 +52,14 @@ def load_base_agent(params: Params, prompt: Conversation, work: Path) -> ChatAge
     )
 
 
-def load_adapted_agent(params: Params, adapter: Path, work: Path) -> ChatAgent:
-    """The base model with the adapter in the folder `adapter`, without a prompt."""
+def load_adapted_agent(
+    params: Params, adapter: Path, prompt: Conversation, work: Path
+) -> ChatAgent:
+    """The base model with the adapter in the folder `adapter`, behind `prompt` (or none)."""
     model, tokenizer, deployment, trained = load_with_adapter(params.model, adapter)
     return ChatAgent(
         LanguageModel(model, tokenizer, params.model, Journal(work / "replies.jsonl")),
-        [],
+        prompt,
         max_new_tokens=params.run_episodes.max_new_tokens,
         deployment=deployment,
         adapter_parameters=trained,

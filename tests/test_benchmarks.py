@@ -27,8 +27,9 @@ from gcd.core.records import (
 from gcd.cost import Architecture
 from gcd.tiny_model import OS_INTERACTION, WORD
 from gcd.training.checkpoints import save_adapter
+from gcd.training.lora import attach_lora
 from gcd.training.losses import Example, token_loss_sum
-from gcd.training.trainer import Term, attach_lora
+from gcd.training.terms import Term
 from tests import tiny
 from tests.conftest import ROOT
 from tests.test_training import SETTINGS
@@ -198,8 +199,8 @@ def test_an_epoch_of_the_reference_has_the_examples_of_ours():
     sft = [Example([number], [True]) for number in range(6)]
     generation = [Example([10 + number], [True]) for number in range(4)]
     terms = [
-        Term("sft", 0.7, sft, 0, 2, 1, token_loss_sum),
-        Term("prompt_generation", 0.3, generation, 0, 1, 2, token_loss_sum),
+        Term({"sft": 0.7}, sft, 0, 2, 1, token_loss_sum),
+        Term({"prompt_generation": 0.3}, generation, 0, 1, 2, token_loss_sum),
     ]
     epoch = plain_epoch(terms, 3, seed=0)
     assert [[weight for weight, _ in step] for step in epoch] == [[0.7, 0.3], [0.7], [0.7, 0.3]]

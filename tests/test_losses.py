@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
+from gcd.training.lora import attach_lora
 from gcd.training.lora_layer import LoraLinear
 from gcd.training.losses import Example, pack, token_loss_sum
 from gcd.training.packed_attention import attend_within_examples
-from gcd.training.trainer import attach_lora
 from tests.test_training import SETTINGS
 
 

@@ -16,8 +16,8 @@ from gcd.core.params import Params, read_params
 from gcd.core.prompt import parse_prompt, read_prompt_text
 from gcd.core.records import Conversation
 from gcd.core.sessions import Sessions
+from gcd.training.lora import attach_lora
 from gcd.training.losses import Example, pack, token_loss_sum
-from gcd.training.trainer import attach_lora
 from tests.conftest import ROOT
 from tests.tiny import assistant, user
 

@@ -17,16 +17,16 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from gcd.core.chat import render_request, stop_ids
+from gcd.core.chat import prompt_ids, render_request, stop_ids
 from gcd.core.decoding import Sampling, decode, make_chooser
 from gcd.core.errors import UserError
 from gcd.core.interfaces import Reply
 from gcd.core.journal import Journal
 from gcd.core.launch import local_rank, sharded
-from gcd.core.records import Conversation, Message
+from gcd.core.records import Conversation
 from gcd.core.sessions import Layers, Sessions
 from gcd.core.settings import ModelSettings
-from gcd.core.shared_prefix import attach_prefix, compute_prefix
+from gcd.core.shared_prefix import Prefix, attach_prefix, compute_prefix
 from gcd.core.timings import loading
 
 BASE = Path("models/base")
@@ -151,12 +151,19 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self._batch_tokens = settings.batch_tokens
         self._journal = journal
-        self._prefixes: dict[tuple[int, ...], Layers] = {}
+        self._prefixes: dict[tuple[int, ...], Prefix] = {}
 
     def count_prompt_tokens(self, prompt: Conversation) -> int:
-        """Tokens that `prompt` adds in front of every conversation (0 for an empty one)."""
-        question = Message(role="user", content="?")
-        return len(render_request(self.tokenizer, prompt, [question], "")[0])
+        """Positions that `prompt` takes before every conversation (0 for an empty one)."""
+        return self._length(prompt_ids(self.tokenizer, prompt))
+
+    def stand_in(self, prefix: Prefix) -> None:
+        """From now on, `prefix` is attended to in place of the prompt with its ids."""
+        self._prefixes[tuple(prefix.ids)] = prefix
+
+    def _length(self, prefix_ids: list[int]) -> int:
+        prefix = self._prefixes.get(tuple(prefix_ids))
+        return len(prefix) if prefix else len(prefix_ids)
 
     @torch.inference_mode()
     def generate(
@@ -195,7 +202,7 @@ class LanguageModel:
         ]
         prefix_ids = requests[0][0] if requests else []
         suffixes = [suffix for _, suffix in requests]
-        room = self._room(len(prefix_ids), max_new_tokens)
+        room = self._room(self._length(prefix_ids), max_new_tokens)
         if sessions:
             sessions.begin()
         replies: list[Reply | None] = [None] * len(suffixes)
@@ -234,19 +241,17 @@ class LanguageModel:
         sessions: Sessions | None,
     ) -> list[list[int]]:
         """`decode` behind the prompt, reading only what no session holds."""
-        self._attach(prefix_ids)
+        length = self._attach(prefix_ids)
         stop = stop_ids(self.tokenizer)
         if sessions is None:
-            return decode(
-                self.model, len(prefix_ids), texts, max_new_tokens, stop, choose, finished
-            )
+            return decode(self.model, length, texts, max_new_tokens, stop, choose, finished)
         past = [sessions.find(ids) for ids in texts]
         held = [layers[0][0].shape[1] if layers else 0 for layers in past]
         kept: dict[int, Layers] = {}
         made = decode(
             self.model,
-            len(prefix_ids),
-            [ids[length:] for ids, length in zip(texts, held, strict=True)],
+            length,
+            [ids[count:] for ids, count in zip(texts, held, strict=True)],
             max_new_tokens,
             stop,
             choose,
@@ -291,14 +296,16 @@ class LanguageModel:
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
         return Reply((opening + text).strip(), context_tokens, len(ids), complete)
 
-    def _attach(self, prefix_ids: list[int]) -> None:
+    def _attach(self, prefix_ids: list[int]) -> int:
+        """Attend to the prompt with these ids from now on; returns its positions."""
         if not prefix_ids:
             attach_prefix(self.model, None)
-            return
+            return 0
         key = tuple(prefix_ids)
         if key not in self._prefixes:
             self._prefixes[key] = compute_prefix(self.model, prefix_ids)
         attach_prefix(self.model, self._prefixes[key])
+        return len(self._prefixes[key])
 
 
 def load_language_model(settings: ModelSettings, name: str, work: Path) -> LanguageModel:

@@ -121,8 +121,9 @@ def _describe(
     file: Path, name: str, model: type[BaseModel] | type[int], error: ValidationError
 ) -> str:
     """The first problem that pydantic found, as one line."""
-    first = error.errors()[0]
-    keys = [str(part) for part in first["loc"]]
+    # Of a key that may be a number or a mapping, the branch that got further; pydantic names it.
+    first = max(error.errors(), key=lambda found: len(found["loc"]))
+    keys = [str(part) for part in first["loc"] if "constrained-" not in str(part)]
     full = ".".join([name, *keys])
     if first["type"] == "missing":
         return f"{file}: key `{full}` is missing."

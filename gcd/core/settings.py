@@ -12,6 +12,7 @@ Count = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
 Name = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Percentage = Annotated[int, Field(ge=1, le=100)]
 
 
 class Section(BaseModel):
@@ -278,3 +279,28 @@ class TaskSettings(Section):
     test: SplitSettings
     synthesis: SynthesisSettings
     training: TrainingSettings
+
+
+class DivergenceSettings(Section):
+    """The divergence between the distributions of the prompted teacher and of the student.
+
+    forward: KL(teacher || student), reverse: KL(student || teacher), jensen_shannon: both to a
+    mixture that has `teacher_share` of the teacher. `weight` is its factor in the loss.
+    """
+
+    kind: Literal["forward", "reverse", "jensen_shannon"]
+    teacher_share: Annotated[float, Field(gt=0, lt=1)]
+    weight: Positive
+
+
+class PromptGenerationSettings(Section):
+    """The joint loss λ · SFT + (1 - λ) · PG. `sft_weight` is λ, for all tasks or by task.
+
+    `pg_batch_size` PG examples join every `pg_every`-th optimizer step. `pg_max_length` cuts PG
+    targets at so many tokens; null trains the whole prompt and reason.
+    """
+
+    sft_weight: Share | dict[str, Share]
+    pg_batch_size: Count
+    pg_every: Count
+    pg_max_length: Count | None

@@ -23,6 +23,22 @@ NAME = "shared_prefix"
 
 
 @dataclass(frozen=True)
+class Prefix:
+    """What stands in front of all conversations: a prompt's token ids, and keys and values.
+
+    A trained prefix stands in for the prompt: the same ids, and keys and values of its own, as
+    many as it has positions.
+    """
+
+    ids: list[int]
+    layers: Layers
+
+    def __len__(self) -> int:
+        """Positions that it takes."""
+        return int(self.layers[0][0].shape[1])
+
+
+@dataclass(frozen=True)
 class Reading:
     """Texts that follow one another in a row of N tokens.
 
@@ -142,7 +158,7 @@ def attention_modules(base: Any) -> list[Any]:
 
 
 @torch.inference_mode()
-def compute_prefix(base: Any, prompt_ids: list[int]) -> Layers:
+def compute_prefix(base: Any, prompt_ids: list[int]) -> Prefix:
     """Keys and values of the prompt, computed once.
 
     Raises:
@@ -151,7 +167,8 @@ def compute_prefix(base: Any, prompt_ids: list[int]) -> Layers:
     base.set_attn_implementation("sdpa")
     ids = torch.tensor([prompt_ids], device=base.device)
     cache = base.model(input_ids=ids, use_cache=True).past_key_values
-    prefix = [(layer.keys[0].contiguous(), layer.values[0].contiguous()) for layer in cache.layers]
+    layers = [(layer.keys[0].contiguous(), layer.values[0].contiguous()) for layer in cache.layers]
+    prefix = Prefix(prompt_ids, layers)
     probe = ids[:, -4:]
     plain = base(input_ids=probe, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
     attach_prefix(base, prefix)
@@ -168,7 +185,7 @@ def compute_prefix(base: Any, prompt_ids: list[int]) -> Layers:
     return prefix
 
 
-def attach_prefix(base: Any, prefix: Layers | None) -> None:
+def attach_prefix(base: Any, prefix: Prefix | None) -> None:
     """Let the following forward passes attend to `prefix` (None: to no prompt).
 
     Raises UserError, see `require_plain_attention`.
@@ -176,4 +193,4 @@ def attach_prefix(base: Any, prefix: Layers | None) -> None:
     require_plain_attention(base)
     base.set_attn_implementation(NAME)
     for number, module in enumerate(attention_modules(base)):
-        module.prefix = prefix[number] if prefix else None
+        module.prefix = prefix.layers[number] if prefix else None

@@ -27,32 +27,39 @@ WHOLE = StateDictOptions(
 )
 
 
-def adapter_weights(model: torch.nn.Module) -> dict[str, Tensor]:
-    """The LoRA weights of a prepared model, whole, on the CPU; every process has to call.
+def trained_weights(model: torch.nn.Module, names: set[str]) -> dict[str, Tensor]:
+    """The weights of a prepared model that are trained, whole, on the CPU; all processes call.
+
+    Args:
+        model: as accelerate prepared it.
+        names: of the trained weights, before it was prepared.
 
     Returns:
-        by name in the prepared model; empty on all processes but the first.
+        by name; empty on all processes but the first.
     """
     state = get_model_state_dict(model, options=WHOLE)
     return {
-        name: value
-        for name, value in state.items()
-        if "lora_" in name and isinstance(value, Tensor)
+        name: value for name, value in state.items() if name in names and isinstance(value, Tensor)
     }
 
 
 def save_checkpoint(
-    path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]
+    path: Path,
+    model: torch.nn.Module,
+    names: set[str],
+    optimizer: torch.optim.Optimizer,
+    progress: dict[str, Any],
 ) -> None:
     """Write a checkpoint, whole or not at all; every process has to call.
 
     Args:
         path: of the file.
         model, optimizer: as accelerate prepared them.
+        names: see `trained_weights`.
         progress: what else the run has to remember; plain Python.
     """
     state = {
-        "adapter": adapter_weights(model),
+        "trained": trained_weights(model, names),
         "optimizer": get_optimizer_state_dict(model, optimizer, options=WHOLE),
         "progress": progress,
     }
@@ -72,7 +79,7 @@ def load_checkpoint(
     Every process has to call, and reads the file.
     """
     state = torch.load(path, map_location="cpu", weights_only=True)
-    set_model_state_dict(model, state["adapter"], options=WHOLE)
+    set_model_state_dict(model, state["trained"], options=WHOLE)
     set_optimizer_state_dict(model, optimizer, state["optimizer"], options=WHOLE)
     progress: dict[str, Any] = state["progress"]
     return progress

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gcd.core.chat import render
-from gcd.core.records import Message, PairedOutput, PseudoConversation
+from gcd.core.records import Conversation, Message, PairedOutput, PseudoConversation
 from gcd.training.losses import Example
 
 PROMPT_GENERATION_REQUEST = """\
@@ -44,6 +44,34 @@ def conversation_examples(
         example = Example(rendered.ids[:max_length], rendered.supervised[:max_length])
         examples.append(example)
     return ExampleSet(examples, truncated)
+
+
+def prompted_examples(
+    tokenizer: Any,
+    prompt: Conversation,
+    conversations: list[PseudoConversation],
+    examples: list[Example],
+) -> list[Example]:
+    """The same conversations behind the prompt, which is no label, with the labels of `examples`.
+
+    An example that was cut at a length limit is cut after the same label here.
+    """
+    made = []
+    for conversation, plain in zip(conversations, examples, strict=True):
+        messages = [*prompt, *conversation.messages]
+        rendered = render(tokenizer, messages, generation_header=False)
+        # Up to the end of the first user turn nothing is a label, demonstrations neither.
+        start = rendered.content_ends[len(prompt)]
+        flags = [False] * start + rendered.supervised[start:]
+        labels = [place for place, flag in enumerate(flags) if flag][: plain.label_count]
+        end = 1 + max([start - 1, *labels])
+        made.append(Example(rendered.ids[:end], flags[:end]))
+    return made
+
+
+def behind(example: Example, length: int) -> Example:
+    """What follows the first `length` ids, which stand in a prefix."""
+    return Example(example.ids[length:], example.supervised[length:])
 
 
 def prompt_generation_examples(

@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
+from gcd.core.sessions import Layers
 from gcd.core.shared_prefix import require_plain_attention
 
 NAME = "packed"
@@ -29,6 +31,7 @@ def packed_attention(
     *,
     shared: int,
     lengths: list[int],
+    prefix: Layers | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention in each of the examples of a packed row (`losses.Batch`).
@@ -39,6 +42,7 @@ def packed_attention(
         attention_mask: None; `shared` and `lengths` take its place.
         shared: tokens at the start of the row that all examples begin with.
         lengths: of the examples' rests, which follow; with `shared` their sum is N.
+        prefix: keys and values that every token attends to before its example, per layer.
 
     Returns:
         [1, N, H, d], and None in place of attention weights.
@@ -47,12 +51,17 @@ def packed_attention(
     starts = [part[:, :, :shared] for part in parts]
     rests = zip(*(torch.split(part[:, :, shared:], lengths, dim=2) for part in parts), strict=True)
     made: list[Tensor] = []
+    options: dict[str, Any] = {"dropout_p": dropout, "scale": scaling, "enable_gqa": True}
     for rest in rests:
         # The start attends to itself anew in every example: no mask, and few products for it.
         one, keys, values = (torch.cat(pair, dim=2) for pair in zip(starts, rest, strict=True))
-        out = scaled_dot_product_attention(
-            one, keys, values, dropout_p=dropout, is_causal=True, scale=scaling, enable_gqa=True
-        )
+        if prefix:
+            before = [part[None].to(one.dtype) for part in prefix[module.layer_idx]]
+            keys, values = torch.cat([before[0], keys], 2), torch.cat([before[1], values], 2)
+            mask = causal_lower_right(one.shape[2], keys.shape[2])
+            out = scaled_dot_product_attention(one, keys, values, attn_mask=mask, **options)
+        else:
+            out = scaled_dot_product_attention(one, keys, values, is_causal=True, **options)
         made.append(out[:, :, shared:] if made else out)
     return torch.cat(made, dim=2).transpose(1, 2), None
 

@@ -1,0 +1,99 @@
+"""What a method brings to the training loop: examples, their weights and losses; and batches."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gcd.core.sessions import common_length
+from gcd.training.losses import Example, LossSums, read_ids
+
+
+@dataclass(frozen=True)
+class Visit:
+    """An example that was drawn: its place among the term's examples, and a random stream."""
+
+    example: Example
+    place: int
+    stream: str
+
+
+def as_they_are(visits: list[Visit]) -> list[Example]:
+    """The `Term.visit` of examples that are the same in every epoch."""
+    return [visit.example for visit in visits]
+
+
+@dataclass(frozen=True)
+class Term:
+    """Examples, and one or more losses on them that one reading gives.
+
+    Attributes:
+        weights: of each loss in the sum, by its column in loss.csv; the first names the random
+            stream. Where all are 0 the term is not computed.
+        examples: what batches are drawn from, each once an epoch.
+        truncated: how many examples were cut at a length limit (reported, not used).
+        batch_size: examples of a batch.
+        every: a batch joins every so many optimizer steps, from the first on.
+        loss_sums: the losses summed over the supervised tokens of a batch, in `weights`' order.
+        visit: a drawn batch as it is trained on this time.
+    """
+
+    weights: dict[str, float]
+    examples: list[Example]
+    truncated: int
+    batch_size: int
+    every: int
+    loss_sums: LossSums
+    visit: Callable[[list[Visit]], list[Example]] = as_they_are
+
+    @property
+    def name(self) -> str:
+        return next(iter(self.weights))
+
+    @property
+    def counts(self) -> bool:
+        """Whether it contributes to the loss."""
+        return any(weight > 0 for weight in self.weights.values())
+
+    def draw(self, step: int, seed: int) -> list[Example]:
+        """The examples of optimizer step `step`: a fresh seeded order every pass over the data."""
+        visits = []
+        batch = step // self.every
+        for place in range(batch * self.batch_size, (batch + 1) * self.batch_size):
+            epoch, position = divmod(place, len(self.examples))
+            order = list(range(len(self.examples)))
+            random.Random(f"{seed}/{self.name}/{epoch}").shuffle(order)
+            example = order[position]
+            stream = f"{seed}/{self.name}/{epoch}/{example}"
+            visits.append(Visit(self.examples[example], example, stream))
+        return self.visit(visits)
+
+
+def micro_batches(examples: list[Example], tokens: int) -> list[list[Example]]:
+    """`examples` in groups whose rows have at most `tokens` tokens; a longer one stands alone.
+
+    What the examples of a group begin with counts once, as they read it once (`losses.pack`); by
+    sorted ids the ones that begin alike are neighbours.
+    """
+    groups: list[list[Example]] = []
+    shared = rests = 0
+    for example in sorted(examples, key=lambda example: example.ids):
+        ids = read_ids(example)
+        if groups:
+            common = min(shared, common_length(read_ids(groups[-1][0]), ids))
+            with_it = rests + len(groups[-1]) * (shared - common) + len(ids) - common
+            if common + with_it <= tokens:
+                shared, rests = common, with_it
+                groups[-1].append(example)
+                continue
+        groups.append([example])
+        shared, rests = len(ids), 0
+    return groups
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What a process computes at once; `counts` is false for one that only keeps in step."""
+
+    term: Term
+    examples: list[Example]
+    counts: bool
