@@ -43,7 +43,7 @@ def main() -> BenchmarkRecord:
     settings = read_settings("kl", KlSettings)
     params = read_params("model")
     base, _ = load_base(params.model)
-    base.requires_grad_(False)  # noqa: FBT003
+    base.requires_grad_(False)
     draw = torch.Generator().manual_seed(read_settings("common", CommonSettings).seed)
     shape = (settings.labels, base.config.hidden_size)
     start, teacher = (torch.randn(shape, generator=draw) for _ in range(2))
@@ -54,7 +54,7 @@ def main() -> BenchmarkRecord:
     def side(loss: Callable[[Tensor], Tensor]) -> tuple[float, Tensor]:
         hidden = start.clone().requires_grad_()
         value = loss(hidden)
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         assert hidden.grad is not None
         return value.item(), hidden.grad
 

@@ -94,6 +94,8 @@ def test_blocks_equal_the_dense_one_in_value_and_gradient(model, kind):
     ).sum()
     expected.backward()
     assert value.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert ours.grad is not None
+    assert dense.grad is not None
     assert torch.allclose(ours.grad, dense.grad, atol=1e-6, rtol=1e-3)
     assert dense.grad.abs().max() > 1e-3
 
