@@ -4,12 +4,16 @@ import math
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gcd.core.chat import prompt_ids
 from gcd.core.errors import UserError
+from gcd.core.interfaces import load_task
+from gcd.core.prompt import parse_prompt
 from gcd.core.records import PseudoConversation
 from gcd.core.settings import DivergenceSettings
 from gcd.core.shared_prefix import compute_prefix
+from gcd.tiny_model import OS_INTERACTION, WORD
 from gcd.training.divergence import (
     choose_divergence,
     divergence_sum,
@@ -23,10 +27,14 @@ from gcd.training.examples import behind, conversation_examples, prompted_exampl
 from gcd.training.lora import attach_lora
 from gcd.training.losses import Example, pack, token_loss_sum
 from gcd.training.packed_attention import attend_within_examples
+from gcd.training.terms import Term
+from gcd.training.trainer import Trainer
 from tests.test_training import SETTINGS
-from tests.tiny import assistant, system, user
+from tests.tiny import BASH, NOUNS, assistant, system, user
+from tests.tiny import PROMPT as PROMPT_TEXT
 
 CPU = torch.device("cpu")
+GENTLE = SETTINGS.model_copy(update={"learning_rate": 0.002})
 PROMPT = [system("be brief"), user("the cat"), assistant("the dog")]
 CONVERSATIONS = [
     PseudoConversation(index=0, messages=[user("the fox"), assistant("jumps")], end="committed"),
@@ -160,3 +168,35 @@ def test_mistakes_are_named(model, tokenizer):
     adapted = attach_lora(model, SETTINGS, four_bit=False, seed=0)
     with pytest.raises(UserError, match="no teacher states"):
         imitation_loss_sums(forward_divergence)(adapted, pack(plain, CPU))
+
+
+def test_on_held_out_conversations_it_falls_all_the_time(taught):
+    """What `seqkd_kld` trains, every 4 steps over conversations that it does not see."""
+    tokenizer = AutoTokenizer.from_pretrained(taught)
+    base = AutoModelForCausalLM.from_pretrained(taught).eval()
+    task = load_task("os_interaction")
+    opened = [task.first_message(OS_INTERACTION.problem.replace(WORD, noun)) for noun in NOUNS[:12]]
+    talks = [
+        PseudoConversation(index=n, messages=[user(text), assistant(BASH)], end="turn limit")
+        for n, text in enumerate(opened)
+    ]
+    prompt = parse_prompt(PROMPT_TEXT, "prompt")
+    ids = prompt_ids(tokenizer, prompt)
+    plain = conversation_examples(tokenizer, talks, 1000).examples
+    following = [
+        behind(example, len(ids)) for example in prompted_examples(tokenizer, prompt, talks, plain)
+    ]
+    examples = with_teacher_states(base, compute_prefix(base, ids), plain, following)
+    loss_sums = imitation_loss_sums(forward_divergence)
+    weights = {"sft": 1.0, "divergence": 1.0}
+    term = Term(weights, examples[:8], 0, 4, 1, loss_sums)
+    trainer = Trainer(attach_lora(base, GENTLE, four_bit=False, seed=0), [term], GENTLE, 12, 0)
+    held_out = pack(examples[8:], CPU)
+    seen = []
+    for step in range(trainer.total):
+        if step % 4 == 0:
+            with torch.no_grad():
+                seen.append(loss_sums(trainer.model.model, held_out)[1].item())
+        trainer.step()
+    assert seen == sorted(seen, reverse=True)
+    assert seen[-1] < 0.2 * seen[0]
