@@ -13,19 +13,20 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from gcd.core.errors import UserError
-from gcd.core.records import AgentRecord, Episode, Turn
+from gcd.core.records import FULL_PROMPT, AgentRecord, Episode, TrainingRecord, Turn, write_records
 from gcd.cost import (
     REGIMES,
     Architecture,
     cost_tasks,
     decode_flops,
+    episode_costs,
     episode_flops,
     forward_flops,
     key_value_bytes,
     read_model,
-    row_costs,
+    read_training,
 )
-from gcd.rows import FULL_PROMPT, Row
+from gcd.rows import Row
 from tests.tiny import ARCHITECTURE as TINY
 
 # All sizes 1: N = 4 + 3 = 7, H = 1, 4 L D = 4, so forward(n | c) = 14 n + 4 n (c + n) + 2.
@@ -229,16 +230,19 @@ def make_row(prompt: int, turns: list[Turn], deployment: str = "base", adapter: 
         for index, played in enumerate([turns, []])  # the second could not be started
     ]
     agent = AgentRecord(
-        row="r", deployment=deployment, prompt_tokens=prompt, adapter_parameters=adapter
+        row="r",
+        deployment=deployment,
+        prompt_tokens=prompt,
+        adapter_parameters=adapter,
+        bytes_to_ship=7,
     )
-    return Row(method="m", agent=agent, episodes=episodes, state_replies=[])
+    return Row("m", agent, episodes, state_replies=[], recall=[])
 
 
 def test_costs_of_a_row_by_hand() -> None:
-    costs = row_costs(UNIT, make_row(5, SESSION), make_row(5, SESSION), "float32")
+    costs = episode_costs(UNIT, make_row(5, SESSION), make_row(5, SESSION), "float32")
     assert costs is not None
     assert costs["episodes"] == 1  # an episode that never started costs nothing and is no case
-    assert costs["prompt_tokens"] == 5
     assert costs["input_tokens"] == 8 + 13 + 17
     assert costs["output_tokens"] == 6
     assert costs["kv_bytes_peak"] == 2 * 4 * (17 + 2)  # the reply's last token is not cached
@@ -250,8 +254,8 @@ def test_costs_of_a_row_by_hand() -> None:
 
 def test_relative_on_teacher_episodes_holds_behaviour_fixed() -> None:
     teacher = make_row(50, SESSION)
-    brief = row_costs(TINY, make_row(0, SESSION[:1]), teacher, "float32")
-    long = row_costs(TINY, make_row(0, [*SESSION, turn(40, 30)]), teacher, "float32")
+    brief = episode_costs(TINY, make_row(0, SESSION[:1]), teacher, "float32")
+    long = episode_costs(TINY, make_row(0, [*SESSION, turn(40, 30)]), teacher, "float32")
     assert brief and long
     assert brief["flops_relative_to_full_prompt"] != long["flops_relative_to_full_prompt"]
     key = "flops_relative_on_teacher_episodes"
@@ -261,19 +265,49 @@ def test_relative_on_teacher_episodes_holds_behaviour_fixed() -> None:
 def test_only_an_unmerged_adapter_costs() -> None:
     teacher = make_row(0, SESSION)
     flops = {
-        deployment: row_costs(TINY, make_row(0, SESSION, deployment, 1000), teacher, "float32")
+        deployment: episode_costs(TINY, make_row(0, SESSION, deployment, 1000), teacher, "float32")
         for deployment in ("base", "merged adapter", "unmerged adapter")
     }
     assert flops["base"] == flops["merged adapter"] != flops["unmerged adapter"]
+    prefix = episode_costs(TINY, make_row(0, SESSION, "trained prefix", 1000), teacher, "float32")
+    assert prefix == flops["base"]
     with pytest.raises(UserError, match="expected a deployment"):
-        row_costs(TINY, make_row(0, SESSION, "folded", 1000), teacher, "float32")
+        episode_costs(TINY, make_row(0, SESSION, "folded", 1000), teacher, "float32")
 
 
-def test_rows_without_turns_have_no_costs() -> None:
-    teacher, silent = make_row(5, SESSION), make_row(0, [])
-    assert set(cost_tasks(TINY, {"t": {FULL_PROMPT: teacher, "x": silent}}, "float32")["t"]) == {
-        FULL_PROMPT
-    }
+UNTRAINED = dict.fromkeys(TrainingRecord.model_fields, 0)
+
+
+def test_rows_without_turns_have_no_costs_of_episodes(tmp_path: Path) -> None:
+    rows = {FULL_PROMPT: make_row(5, SESSION), "x": make_row(0, [])}
+    costs = cost_tasks(TINY, {"t": rows}, tmp_path, "float32")["t"]
+    assert costs["x"] == {"training": UNTRAINED, "bytes_to_ship": 7, "prompt_tokens": 0}
+    assert costs[FULL_PROMPT].keys() > costs["x"].keys()
+    assert costs[FULL_PROMPT]["prompt_tokens"] == 5
+
+
+def test_training_is_read_from_where_the_row_was_trained(tmp_path: Path) -> None:
+    record = TrainingRecord(
+        optimizer_steps=3,
+        read_tokens=90,
+        supervised_tokens=40,
+        trainable_parameters=1000,
+        flops=7_000,
+    )
+    trained = make_row(0, SESSION, "merged adapter", 1000)
+    with pytest.raises(UserError, match=r"t/m: expected training\.json, because row 'a'"):
+        read_training(tmp_path, "t", "a", trained)
+    assert read_training(tmp_path, "t", "a", make_row(0, SESSION)).model_dump() == UNTRAINED
+    write_records(tmp_path / "t/m/training.json", [record])
+    assert read_training(tmp_path, "t", "a", trained) == record  # a method that trains once
+    variant = record.model_copy(update={"optimizer_steps": 4})
+    write_records(tmp_path / "t/m/b/training.json", [variant])
+    assert read_training(tmp_path, "t", "b", trained) == variant
+    assert read_training(tmp_path, "t", "b_with_prompt", trained) == variant
+    assert read_training(tmp_path, "t", "a", trained) == record
+    (tmp_path / "t/m/b/training.json").write_text('{"optimizer_steps": 4}', encoding="utf-8")
+    with pytest.raises(UserError, match=r"b/training\.json: expected one TrainingRecord.*tokens"):
+        read_training(tmp_path, "t", "b", trained)
 
 
 def test_model_file_is_checked(tmp_path: Path) -> None:
