@@ -12,6 +12,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
 from gcd.cost import REGIMES
 
@@ -109,41 +110,49 @@ def draw_success(
 def draw_success_against_cost(points: pd.DataFrame, rows: list[str]) -> Figure:
     """Success against FLOPs per episode, one panel for each regime, on the same axes.
 
+    FLOPs are on a logarithmic axis: the rows without a prompt need about the same and would lie on
+    each other. Intervals are pale lines; `draw_success` shows them apart.
+
     Args:
         points: columns row, value, low, high (shares) and one of FLOPs for each of REGIMES.
-        rows: the order of marks and colours.
+        rows: the order of marks; those without a point are left out.
     """
     largest = points[list(REGIMES)].to_numpy().max()
     scale, unit = next((scale, unit) for scale, unit in UNITS if largest >= scale)
+    marks: dict[str, Any] = {}
     with mpl.rc_context(STYLE):
-        height = max(3.2, 0.8 + 0.19 * len(rows))  # of the legend, if it is the higher one
+        height = max(3.2, 0.6 + 0.2 * len(points))  # of the legend, if it is the higher one
         figure = Figure(figsize=(9.6, height), layout="constrained")
         panels = figure.subplots(1, len(REGIMES), sharex=True, sharey=True)
         for axes, regime in zip(panels, REGIMES, strict=True):
             for place, row in enumerate(rows):
                 found = points[points["row"] == row]
-                axes.errorbar(
-                    found[regime] / scale,
+                if found.empty:
+                    continue
+                style = mark(place)
+                across, ends = found[regime] / scale, found[["low", "high"]].to_numpy().T * 100
+                axes.vlines(across, *ends, colors=style["color"], linewidth=0.8, alpha=0.35)
+                [marks[row]] = axes.plot(
+                    across,
                     found["value"] * 100,
-                    yerr=_error(found),
                     linestyle="none",
-                    **mark(place),
-                    markeredgewidth=1.4,
+                    markeredgewidth=1.3,
                     markersize=7,
-                    elinewidth=0.8,
-                    capsize=2,
-                    label=row,
                     clip_on=False,
+                    zorder=3,
+                    **style,
                 )
             axes.set_title(REGIME_TITLES[regime])
             axes.grid(color="0.9")
             axes.set_axisbelow(True)
-        panels[0].set_ylim(0, 100)
-        panels[0].set_xlim(0, largest / scale * 1.08)
+        panels[0].set_ylim(0, max(10.0, points["high"].max() * 105))
+        panels[0].set_xscale("log")
+        panels[0].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panels[0].xaxis.set_major_formatter(FormatStrFormatter("%g"))
+        panels[0].xaxis.set_minor_locator(NullLocator())
         panels[0].set_ylabel("success rate (%)")
-        panels[len(REGIMES) // 2].set_xlabel(f"mean {unit} per episode")
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right upper", frameon=False)
+        panels[len(REGIMES) // 2].set_xlabel(f"mean {unit} per episode, log scale")
+        figure.legend(list(marks.values()), list(marks), loc="outside right upper", frameon=False)
     return figure
 
 

@@ -61,7 +61,7 @@ def draw_figures(results: TaskResults, folder: Path) -> str:
         points = pd.DataFrame(
             {"row": row, **scores[row][SUCCESS], **results.costs[row]["flops"]} for row in priced
         )
-        figure = figures.draw_success_against_cost(points, priced)
+        figure = figures.draw_success_against_cost(points, results.rows)
         figures.save(figure, folder / f"{task}_success_against_cost")
         text = "Success rate against FLOPs per episode, in three panels: " + ", ".join(
             cost_tables.REGIME_NAMES[regime] for regime in REGIMES
