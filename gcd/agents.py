@@ -49,7 +49,10 @@ class ChatAgent:
 
 
 def load_base_agent(params: Params, prompt: Conversation, work: Path) -> ChatAgent:
-    """The base model behind `prompt`; its replies are kept in `work` until the stage succeeds."""
+    """The base model behind `prompt`; its replies are kept in `work` until the stage succeeds.
+
+    What must be shipped is the prompt's text, as a prompt file has it.
+    """
     model, tokenizer = load_base(params.model)
     return ChatAgent(
         LanguageModel(model, tokenizer, params.model, Journal(work / "replies.jsonl")),

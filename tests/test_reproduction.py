@@ -34,6 +34,23 @@ def test_everything_is_there(reproduced: Path) -> None:
     assert not any((reproduced / ".work").glob("*/*"))
 
 
+def test_every_row_is_asked_for_its_prompt_and_priced(reproduced: Path) -> None:
+    scores, costs = (
+        json.loads((reproduced / f"reports/{name}.json").read_text())["os_interaction"]
+        for name in ("scores", "costs")
+    )
+    for name, row in scores.items():
+        assert 0 <= row["prompt_recall"]["value"] <= 1
+        assert row["rouge_l"]["n"] == 1
+        steps = costs[name]["training"]["optimizer_steps"]
+        assert (steps > 0) == (name in ("seqkd", "gcd"))
+    prompt = reproduced / "data/tasks/os_interaction/prompt.md"
+    adapter = reproduced / "models/os_interaction/gcd/adapter/adapter_model.safetensors"
+    shipped = {name: row["bytes_to_ship"] for name, row in costs.items()}
+    assert shipped["full_prompt"] == len(prompt.read_text().strip().encode())
+    assert shipped["gcd"] == adapter.stat().st_size > shipped["no_prompt"] == 0
+
+
 def test_second_run_does_nothing(reproduced: Path) -> None:
     done = repro(reproduced)
     assert "up to date" in done.stdout
