@@ -7,12 +7,13 @@ import pandas as pd
 import pytest
 
 from gcd import figures
+from gcd.core.errors import UserError
 from gcd.cost_tables import tidy_training, training_table
 from gcd.reporting import shown_tables, write_report
-from gcd.results import TaskResults
+from gcd.results import TaskResults, read_losses
 from gcd.sentences import summarise, summarise_recall, summarise_trouble
 from gcd.tables import summary_table, with_failures
-from tests.test_reporting import LEFT_OUT, MODEL, make_results
+from tests.test_reporting import LEFT_OUT, MODEL, ROWS, make_results
 
 REASON = "The loss is nan | at step 3."
 
@@ -128,3 +129,16 @@ def test_a_legend_covers_no_panel_and_has_every_row_with_a_point() -> None:
     box = legend.get_window_extent()
     assert all(not box.overlaps(axes.get_window_extent()) for axes in figure.axes)
     assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1
+
+
+def test_losses_are_read_for_trained_methods_only(tmp_path: Path) -> None:
+    rows = {**{row: row for row in ROWS}, "icae_8": "icae", "icae_32": "icae", "cut_70": "cut"}
+    frame = make_results(["ls"]).losses["gcd"]
+    # A method of one row, one of a row each, and one that trains once for all its rows.
+    for folder in ("gcd", "icae/icae_32", "icae/icae_8", "cut"):
+        (tmp_path / folder).mkdir(parents=True)
+        frame.to_csv(tmp_path / folder / "loss.csv", index=False)
+    assert list(read_losses(tmp_path, rows)) == ["gcd", "icae_8", "icae_32", "cut"]
+    (tmp_path / "gcd/loss.csv").write_text("step,loss\n1,2\n", encoding="utf-8")
+    with pytest.raises(UserError, match="learning_rate"):
+        read_losses(tmp_path, rows)

@@ -23,7 +23,7 @@ from gcd.core.records import (
 )
 from gcd.cost import ModelRecord, cost_tasks
 from gcd.reporting import render_left_out, write_report
-from gcd.results import TaskResults, loss_terms, order_rows, read_losses
+from gcd.results import TaskResults, loss_terms, order_rows
 from gcd.rows import Row
 from gcd.scoring import Bootstrap, score_tasks
 from gcd.tables import data_table, left_out_table, read_json
@@ -227,19 +227,6 @@ def test_the_weighted_sum_is_drawn_only_beside_several_terms() -> None:
     losses = make_results(["ls"]).losses
     assert loss_terms(losses["seqkd"]) == ["sft"]
     assert loss_terms(losses["gcd"]) == ["sft", "prompt_generation", "loss"]
-
-
-def test_losses_are_read_for_trained_methods_only(tmp_path: Path) -> None:
-    rows = {**{row: row for row in ROWS}, "icae_8": "icae", "icae_32": "icae", "cut_70": "cut"}
-    frame = make_results(["ls"]).losses["gcd"]
-    # A method of one row, one of a row each, and one that trains once for all its rows.
-    for folder in ("gcd", "icae/icae_32", "icae/icae_8", "cut"):
-        (tmp_path / folder).mkdir(parents=True)
-        frame.to_csv(tmp_path / folder / "loss.csv", index=False)
-    assert list(read_losses(tmp_path, rows)) == ["gcd", "icae_8", "icae_32", "cut"]
-    (tmp_path / "gcd/loss.csv").write_text("step,loss\n1,2\n", encoding="utf-8")
-    with pytest.raises(UserError, match="learning_rate"):
-        read_losses(tmp_path, rows)
 
 
 def test_what_was_left_out_is_counted_by_reason(tmp_path: Path) -> None:
