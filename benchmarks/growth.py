@@ -62,6 +62,7 @@ def infer(
         max_new_tokens=new_tokens,
         deployment="base",
         adapter_parameters=0,
+        bytes_to_ship=0,
     )
     opened = [[Message(role="user", content=item.text)] for item in inputs(count)]
     agent.reply(opened)

@@ -6,6 +6,7 @@ from gcd.core.interfaces import Reply
 from gcd.core.journal import Journal
 from gcd.core.language_model import LanguageModel, load_base, load_with_adapter
 from gcd.core.params import Params
+from gcd.core.prompt import format_prompt
 from gcd.core.records import Conversation
 from gcd.core.sessions import Sessions
 
@@ -21,12 +22,14 @@ class ChatAgent:
         max_new_tokens: int,
         deployment: str,
         adapter_parameters: int,
+        bytes_to_ship: int,
     ) -> None:
         self._model = model
         self._prompt = prompt
         self._max_new_tokens = max_new_tokens
         self.deployment = deployment
         self.adapter_parameters = adapter_parameters
+        self.bytes_to_ship = bytes_to_ship
         self.prompt_tokens = model.count_prompt_tokens(prompt)
         self._sessions = Sessions()
 
@@ -39,9 +42,22 @@ class ChatAgent:
             sessions=self._sessions,
         )
 
+    def write(self, conversations: list[Conversation], max_new_tokens: int) -> list[Reply | None]:
+        return self._model.generate(
+            self._prompt, conversations, max_new_tokens=max_new_tokens, progress="prompt recall"
+        )
+
+
+def prompt_bytes(prompt: Conversation) -> int:
+    """The size of a prompt's text, as a prompt file has it; 0 for none."""
+    return len(format_prompt(prompt, "prompt").encode()) if prompt else 0
+
 
 def load_base_agent(params: Params, prompt: Conversation, work: Path) -> ChatAgent:
-    """The base model behind `prompt`; its replies are kept in `work` until the stage succeeds."""
+    """The base model behind `prompt`; its replies are kept in `work` until the stage succeeds.
+
+    What must be shipped is the prompt's text, as a prompt file has it.
+    """
     model, tokenizer = load_base(params.model)
     return ChatAgent(
         LanguageModel(model, tokenizer, params.model, Journal(work / "replies.jsonl")),
@@ -49,6 +65,7 @@ def load_base_agent(params: Params, prompt: Conversation, work: Path) -> ChatAge
         max_new_tokens=params.run_episodes.max_new_tokens,
         deployment="base",
         adapter_parameters=0,
+        bytes_to_ship=prompt_bytes(prompt),
     )
 
 
@@ -63,4 +80,5 @@ def load_adapted_agent(
         max_new_tokens=params.run_episodes.max_new_tokens,
         deployment=deployment,
         adapter_parameters=trained,
+        bytes_to_ship=(adapter / "adapter_model.safetensors").stat().st_size + prompt_bytes(prompt),
     )

@@ -68,3 +68,10 @@ def read_pseudo_data(task: str) -> PseudoData:
         reasons={reason.index: reason.reason for reason in read_records(reasons, Reason)},
         conversations=read_records(conversations, PseudoConversation),
     )
+
+
+def explained_pairs(task: str, count: int) -> list[PairedOutput]:
+    """The first `count` of the pairs that have a reason: those that PG trains on."""
+    pairs, reasons, _ = pseudo_files(task)
+    explained = {reason.index for reason in read_records(reasons, Reason)}
+    return [pair for pair in read_records(pairs, PairedOutput) if pair.index in explained][:count]

@@ -1,7 +1,8 @@
 """The report's figures. The same numbers give the same bytes, as SVG and as PNG.
 
-Marks differ in shape as well as in colour (Okabe and Ito's palette), so that they can be told
-apart in grey and by colour-blind readers.
+Marks differ in shape and in filling as well as in colour (Okabe and Ito's palette), so that they
+can be told apart in grey and by colour-blind readers. The cycles have lengths without a common
+divisor: 26 rows differ in grey, 182 with colours.
 """
 
 from pathlib import Path
@@ -11,12 +12,14 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
 from gcd.cost import REGIMES
 
 COLOURS = ["#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
-MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
-LINES: list[Any] = ["-", "--", ":", "-.", (0, (5, 1)), (0, (1, 1)), (0, (3, 1, 1, 1))]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*", "h", "d"]
+FILLINGS = [False, True]
+LINES: list[Any] = ["-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1))]
 REGIME_TITLES = {
     "recompute": "everything recomputed\nevery turn",
     "session_cache": "cache kept\nwithin an episode",
@@ -42,6 +45,17 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(path.with_suffix(".png"), metadata={"Software": None}, dpi=150)
 
 
+def mark(place: int) -> dict[str, Any]:
+    """Colour, shape and filling of the mark of row number `place`."""
+    colour = COLOURS[place % len(COLOURS)]
+    filled = FILLINGS[place % len(FILLINGS)]
+    return {
+        "color": colour,
+        "marker": MARKERS[place % len(MARKERS)],
+        "markerfacecolor": colour if filled else "none",
+    }
+
+
 def _error(estimates: pd.DataFrame) -> list[list[float]]:
     """Distances from value to low and to high, in percent, as matplotlib's error bars take them."""
     low = (estimates["value"] - estimates["low"]).clip(lower=0) * 100
@@ -49,12 +63,15 @@ def _error(estimates: pd.DataFrame) -> list[list[float]]:
     return [low.tolist(), high.tolist()]
 
 
-def draw_success(scores: pd.DataFrame, rows: list[str], metrics: dict[str, str]) -> Figure:
+def draw_success(
+    scores: pd.DataFrame, rows: list[str], failed: list[str], metrics: dict[str, str]
+) -> Figure:
     """Shares with intervals: one line a row, one mark for each of `metrics`.
 
     Args:
         scores: columns row, metric, value, low, high (shares) of one task.
         rows: the rows from top to bottom.
+        failed: those of them that have no marks, but this word.
         metrics: {metric: label}, in the order of the legend.
     """
     with mpl.rc_context(STYLE):
@@ -67,13 +84,16 @@ def draw_success(scores: pd.DataFrame, rows: list[str], metrics: dict[str, str])
                 found["value"] * 100,
                 [rows.index(row) + shift for row in found["row"]],
                 xerr=_error(found),
-                fmt=MARKERS[place % len(MARKERS)],
+                linestyle="none",
+                marker=MARKERS[place % len(MARKERS)],
                 color=COLOURS[place % len(COLOURS)],
                 markersize=5.5,
                 elinewidth=1.2,
                 capsize=2.5,
                 label=label,
             )
+        for row in failed:
+            axes.text(50, rows.index(row), "failed", ha="center", va="center", style="italic")
         axes.set_yticks(range(len(rows)), rows)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlim(-1.5, 101.5)  # a mark at 0 or 100 must not touch the names of the rows
@@ -90,70 +110,75 @@ def draw_success(scores: pd.DataFrame, rows: list[str], metrics: dict[str, str])
 def draw_success_against_cost(points: pd.DataFrame, rows: list[str]) -> Figure:
     """Success against FLOPs per episode, one panel for each regime, on the same axes.
 
+    FLOPs are on a logarithmic axis: the rows without a prompt need about the same and would lie on
+    each other. Intervals are pale lines; `draw_success` shows them apart.
+
     Args:
         points: columns row, value, low, high (shares) and one of FLOPs for each of REGIMES.
-        rows: the order of marks and colours.
+        rows: the order of marks; those without a point are left out.
     """
     largest = points[list(REGIMES)].to_numpy().max()
     scale, unit = next((scale, unit) for scale, unit in UNITS if largest >= scale)
+    marks: dict[str, Any] = {}
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.6, 3.2), layout="constrained")
+        height = max(3.2, 0.6 + 0.2 * len(points))  # of the legend, if it is the higher one
+        figure = Figure(figsize=(9.6, height), layout="constrained")
         panels = figure.subplots(1, len(REGIMES), sharex=True, sharey=True)
         for axes, regime in zip(panels, REGIMES, strict=True):
             for place, row in enumerate(rows):
                 found = points[points["row"] == row]
-                axes.errorbar(
-                    found[regime] / scale,
+                if found.empty:
+                    continue
+                style = mark(place)
+                across, ends = found[regime] / scale, found[["low", "high"]].to_numpy().T * 100
+                axes.vlines(across, *ends, colors=style["color"], linewidth=0.8, alpha=0.35)
+                [marks[row]] = axes.plot(
+                    across,
                     found["value"] * 100,
-                    yerr=_error(found),
-                    fmt=MARKERS[place % len(MARKERS)],
-                    color=COLOURS[place % len(COLOURS)],
-                    markerfacecolor="none",
-                    markeredgewidth=1.6,
+                    linestyle="none",
+                    markeredgewidth=1.3,
                     markersize=7,
-                    elinewidth=0.8,
-                    capsize=2,
-                    label=row,
                     clip_on=False,
+                    zorder=3,
+                    **style,
                 )
             axes.set_title(REGIME_TITLES[regime])
             axes.grid(color="0.9")
             axes.set_axisbelow(True)
-        panels[0].set_ylim(0, 100)
-        panels[0].set_xlim(0, largest / scale * 1.08)
+        panels[0].set_ylim(0, max(10.0, points["high"].max() * 105))
+        panels[0].set_xscale("log")
+        panels[0].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panels[0].xaxis.set_major_formatter(FormatStrFormatter("%g"))
+        panels[0].xaxis.set_minor_locator(NullLocator())
         panels[0].set_ylabel("success rate (%)")
-        panels[len(REGIMES) // 2].set_xlabel(f"mean {unit} per episode")
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(
-            handles, labels, loc="outside upper center", ncols=min(len(rows), 4), frameon=False
-        )
+        panels[len(REGIMES) // 2].set_xlabel(f"mean {unit} per episode, log scale")
+        figure.legend(list(marks.values()), list(marks), loc="outside right upper", frameon=False)
     return figure
 
 
 def draw_losses(losses: dict[str, pd.DataFrame], terms: dict[str, list[str]]) -> Figure:
-    """Training losses, one panel a method: each step pale, a running mean over it.
+    """Training losses, one panel a row: each step pale, a running mean over it.
 
     Args:
-        losses: {method: frame with the columns step and its terms}.
-        terms: {method: the columns to draw}; the same term has the same mark in all panels.
+        losses: {row: frame with the columns step and its terms}.
+        terms: {row: the columns to draw}; the same term has the same line in all panels.
     """
     order = sorted({term for names in terms.values() for term in names})
-    columns = min(len(losses), 3)
+    columns = min(len(losses), 4)
     lines = -(-len(losses) // columns)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(1.6 + 2.9 * columns, 0.6 + 2.5 * lines), layout="constrained")
+        figure = Figure(figsize=(1.2 + 2.2 * columns, 0.8 + 2.0 * lines), layout="constrained")
         panels = figure.subplots(lines, columns, sharey=True, squeeze=False).flatten().tolist()
-        for axes, (method, frame) in zip(panels, losses.items(), strict=False):
-            for term in terms[method]:
+        for axes, (row, frame) in zip(panels, losses.items(), strict=False):
+            for term in terms[row]:
                 _draw_term(axes, frame, term, order.index(term))
-            axes.set_title(method)
+            axes.set_title(row)
             axes.set_yscale("log")
-            axes.set_xlabel("optimizer step")
             axes.grid(color="0.92", which="major")
         for axes in panels[len(losses) :]:
             axes.set_axis_off()
-        for axes in panels[::columns]:
-            axes.set_ylabel("loss (nats per token), log scale")
+        figure.supxlabel("optimizer step", fontsize="medium")
+        figure.supylabel("loss (nats per token), log scale", fontsize="medium")
         named: dict[str, Any] = {}
         for axes in panels[: len(losses)]:
             handles, labels = axes.get_legend_handles_labels()
@@ -162,7 +187,7 @@ def draw_losses(losses: dict[str, pd.DataFrame], terms: dict[str, list[str]]) ->
             list(named.values()),
             list(named),
             loc="outside upper center",
-            ncols=len(named),
+            ncols=min(len(named), columns),
             frameon=False,
         )
     return figure

@@ -161,7 +161,7 @@ def fit(model: Architecture, params: Params, sizes: Lengths, adapter: int, gcd: 
 
 
 def episodes(model: Architecture, params: Params, sizes: Lengths) -> list[Work]:
-    """The prompted and an internalised row playing the test samples, caches kept in a session."""
+    """The prompted and an internalised row: the test samples, in sessions, and prompt recall."""
     works = []
     for name, prompt in (("run_episodes, prompted", sizes.prompt), ("run_episodes, a row", 0)):
         work = Work(name)
@@ -173,5 +173,7 @@ def episodes(model: Architecture, params: Params, sizes: Lengths) -> list[Work]:
             work.generate(model, share, prompt + held, own, sizes.reply)
             held += own + sizes.reply
             own = sizes.played_observation
+        asked, settings = sizes.problem + 2 * sizes.reply, params.run_episodes
+        work.generate(model, settings.recall_requests, prompt, asked, settings.recall_tokens)
         works.append(work)
     return works

@@ -1,33 +1,45 @@
 """What was recorded about a task, gathered for the report."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from gcd.core.errors import UserError
-from gcd.rows import FULL_PROMPT, Row
-from gcd.tables import Costs, Scores
+from gcd.core.records import FULL_PROMPT
+from gcd.cost_tables import Costs
+from gcd.rows import FailedRow, Row
+from gcd.tables import Scores
 
 LOSS_COLUMNS = {"step", "epoch", "loss", "learning_rate", "tokens"}  # the others are loss terms
 
 
 @dataclass(frozen=True)
 class TaskResults:
-    """All that was recorded about one task. `rows` is the order in which rows are shown."""
+    """All that was recorded about one task. `rows` is the order in which rows are shown.
+
+    Some of them may have failed: they are in `failures`, and in nothing else.
+    """
 
     task: str
     rows: list[str]
     records: dict[str, Row]
+    failures: dict[str, str]  # {row: reason}
     scores: Scores
     costs: Costs
-    losses: dict[str, pd.DataFrame]  # {trained method: loss.csv}
+    losses: dict[str, pd.DataFrame]  # {trained row: loss.csv}
+
+    @property
+    def played(self) -> list[str]:
+        """The rows that did not fail, in order."""
+        return [row for row in self.rows if row not in self.failures]
 
 
-def order_rows(records: dict[str, Row], methods: list[str]) -> list[str]:
-    """Rows in the order of `methods`; rows of methods that are not listed are left out.
+def order_rows(records: Mapping[str, Row | FailedRow], methods: list[str]) -> list[str]:
+    """Rows in the order of `methods`, those of one method in the order of `records`.
 
-    Raises UserError if full_prompt is among those.
+    Rows of methods that are not listed are left out; raises UserError if full_prompt is among them.
     """
     rows = [row for method in methods for row, found in records.items() if found.method == method]
     if FULL_PROMPT not in rows:
@@ -38,15 +50,26 @@ def order_rows(records: dict[str, Row], methods: list[str]) -> list[str]:
     return rows
 
 
-def read_losses(folder: Path, methods: list[str]) -> dict[str, pd.DataFrame]:
-    """{method: loss.csv} from `folder`/METHOD/loss.csv, for the methods that were trained."""
-    paths = {method: folder / method / "loss.csv" for method in methods}
-    losses = {method: pd.read_csv(path) for method, path in paths.items() if path.exists()}
-    for method, frame in losses.items():
+def read_losses(folder: Path, rows: dict[str, str]) -> dict[str, pd.DataFrame]:
+    """The loss.csv of every row that was trained, in the order of `rows`.
+
+    Args:
+        folder: of the task, with METHOD/ROW/loss.csv, or METHOD/loss.csv where the method trains
+            once: that one is named by the method.
+        rows: {row: method}.
+    """
+    paths: dict[str, Path] = {}
+    for row, method in rows.items():
+        for name, path in ((row, folder / method / row), (method, folder / method)):
+            if (path / "loss.csv").exists():
+                paths[name] = path / "loss.csv"
+                break
+    losses = {name: pd.read_csv(path) for name, path in paths.items()}
+    for name, frame in losses.items():
         missing = sorted(LOSS_COLUMNS - set(frame.columns))
         if missing or frame.empty:
             raise UserError(
-                f"{paths[method]}: expected at least one step with the columns "
+                f"{paths[name]}: expected at least one step with the columns "
                 f"{sorted(LOSS_COLUMNS)}; missing: {missing or 'all steps'}. Run `dvc repro`."
             )
     return losses

@@ -8,11 +8,11 @@ import pandas as pd
 
 from gcd.core.errors import UserError
 from gcd.core.records import SkippedSample, read_records, write_text
-from gcd.cost import REGIMES
-from gcd.rows import FULL_PROMPT, Row
+from gcd.rows import Row
 from gcd.transcripts import escape
 
 NOTHING = "n/a"  # a metric without cases
+FAILED = "failed"  # a row without metrics
 SUCCESS = "success_rate"
 VALID = "valid_action_rate"
 METRIC_TITLES = {  # the columns after the success rates
@@ -22,14 +22,12 @@ METRIC_TITLES = {  # the columns after the success rates
     "teacher_agreement": "Teacher agreement (%)",
     "mean_turns": "Mean turns",
 }
-REGIME_NAMES = {
-    "recompute": "recompute",
-    "session_cache": "session cache",
-    "prefix_cache": "prefix cache",
+RECALL_TITLES = {  # means over a few requests, which no interval is drawn from
+    "prompt_recall": "Prompt recall (%)",
+    "rouge_l": "ROUGE-L (%)",
 }
 
 Scores = dict[str, dict[str, dict[str, float]]]  # of one task: {row: {metric: estimate}}
-Costs = dict[str, dict[str, Any]]  # of one task: {row: costs}
 
 
 def read_json(path: Path) -> Any:
@@ -45,7 +43,12 @@ def read_json(path: Path) -> Any:
 
 
 def markdown(frame: pd.DataFrame) -> str:
-    """A pipe table: first column to the left, the others to the right, cells as literal text."""
+    """A pipe table: first column to the left, the others to the right, cells as literal text.
+
+    Nothing for a table without rows.
+    """
+    if frame.empty:
+        return ""
     header = [escape(str(column)) for column in frame.columns]
     rule = [":--", *["--:"] * (len(header) - 1)]
     cells = [[escape(str(cell)) for cell in row] for row in frame.itertuples(index=False)]
@@ -77,33 +80,32 @@ def tier_metrics(scores: Scores) -> dict[str, str]:
 
 def measure_metrics(scores: Scores) -> list[str]:
     """The metrics that are the task's own, sorted."""
-    known = {SUCCESS, *METRIC_TITLES, *tier_metrics(scores)}
+    known = {SUCCESS, *METRIC_TITLES, *RECALL_TITLES, *tier_metrics(scores)}
     return sorted({name for metrics in scores.values() for name in metrics} - known)
 
 
+def with_failures(frame: pd.DataFrame, rows: list[str], failures: list[str]) -> pd.DataFrame:
+    """`frame`, whose first column names rows, with `failed` in every cell of those that did.
+
+    `rows` is the order of all rows; one that is neither in `frame` nor failed stays out. An empty
+    `frame`, which has no columns, stays empty.
+    """
+    if frame.empty:
+        return frame
+    name = str(frame.columns[0])
+    lines = {str(line[name]): line for line in frame.to_dict("records")}
+    lines |= {row: {name: row, **dict.fromkeys(frame.columns[1:], FAILED)} for row in failures}
+    return pd.DataFrame([lines[row] for row in rows if row in lines], columns=frame.columns)
+
+
 def tidy_scores(scores: Scores, rows: list[str]) -> pd.DataFrame:
-    """One line an estimate: row, metric, value, low, high, n."""
+    """One line an estimate: row, metric, value, low, high, n; one without numbers if it failed."""
     lines = [
         {"row": row, "metric": metric, **estimate}
         for row in rows
-        for metric, estimate in scores[row].items()
+        for metric, estimate in scores.get(row, {FAILED: {}}).items()
     ]
     return pd.DataFrame(lines, columns=["row", "metric", "value", "low", "high", "n"])
-
-
-def tidy_costs(costs: Costs, rows: list[str]) -> pd.DataFrame:
-    """One line a row; FLOPs and ratios as columns such as `flops_recompute`."""
-    lines = []
-    for row in rows:
-        line: dict[str, Any] = {"row": row}
-        for name, value in costs.get(row, {}).items():
-            if isinstance(value, dict):
-                line |= {f"{name}_{regime}": value[regime] for regime in REGIMES}
-            else:
-                line[name] = value
-        if row in costs:
-            lines.append(line)
-    return pd.DataFrame(lines)
 
 
 def results_table(scores: Scores, rows: list[str]) -> pd.DataFrame:
@@ -121,67 +123,32 @@ def results_table(scores: Scores, rows: list[str]) -> pd.DataFrame:
         for metric, title in METRIC_TITLES.items():
             scale = 1 if metric == "mean_turns" else 100
             line[title] = interval(metrics.get(metric), scale)
+        for metric, title in RECALL_TITLES.items():
+            line[title] = percent(metrics[metric]["value"]) if metric in metrics else NOTHING
         line["Samples"] = str(int(metrics[SUCCESS]["n"]))
         lines.append(line)
     return pd.DataFrame(lines)
 
 
-def summary_table(tasks: dict[str, Scores], rows: list[str]) -> pd.DataFrame:
-    """Rows x tasks: the benchmark's metric and the share of valid actions, in percent."""
+def summary_table(
+    tasks: dict[str, Scores], rows: list[str], failed: dict[str, list[str]]
+) -> pd.DataFrame:
+    """Rows x tasks: the benchmark's metric and the share of valid actions, in percent.
+
+    `failed` are the rows that failed in each task.
+    """
     lines = []
     for row in rows:
         line = {"Row": row}
         for task, scores in tasks.items():
             metrics = scores.get(row, {})
-            name = task.replace("_", " ")
-            line[f"{name}: score"] = interval(metrics.get("mean_score"), 100)
-            line[f"{name}: valid actions"] = interval(metrics.get(VALID), 100)
+            for title, metric in {"score": "mean_score", "valid actions": VALID}.items():
+                shown = interval(metrics.get(metric), 100)
+                line[f"{task.replace('_', ' ')}: {title}"] = (
+                    FAILED if row in failed[task] else shown
+                )
         lines.append(line)
     return pd.DataFrame(lines)
-
-
-def flops(value: float) -> str:
-    """FLOPs in units of 10^9, one digit after the point."""
-    return f"{value / 1e9:,.1f}"
-
-
-def costs_table(costs: Costs, rows: list[str]) -> pd.DataFrame:
-    """Costs as they are printed: tokens, FLOPs, cache."""
-    return pd.DataFrame(
-        {
-            "Row": row,
-            "Episodes": found["episodes"],
-            "Prompt tokens": found["prompt_tokens"],
-            "Input tokens": f"{found['input_tokens']:,.1f}",
-            "Output tokens": f"{found['output_tokens']:,.1f}",
-            **{
-                f"GFLOP, {REGIME_NAMES[regime]}": flops(found["flops"][regime])
-                for regime in REGIMES
-            },
-            "Largest cache (MB)": f"{found['kv_bytes_peak'] / 1e6:.1f}",
-        }
-        for row, found in ((row, costs[row]) for row in rows if row in costs)
-    )
-
-
-def relative_costs_table(costs: Costs, rows: list[str]) -> pd.DataFrame:
-    """FLOPs in percent of full_prompt's: each row's own episodes, and full_prompt's episodes."""
-    groups = {
-        "own episodes": "flops_relative_to_full_prompt",
-        f"{FULL_PROMPT}'s episodes": "flops_relative_on_teacher_episodes",
-    }
-    return pd.DataFrame(
-        {
-            "Row": row,
-            **{
-                f"{label}, {REGIME_NAMES[regime]} (%)": percent(costs[row][key][regime])
-                for label, key in groups.items()
-                for regime in REGIMES
-            },
-        }
-        for row in rows
-        if row in costs
-    )
 
 
 def data_table(folder: Path) -> pd.DataFrame:

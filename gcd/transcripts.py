@@ -9,8 +9,8 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gcd.core.records import Episode
-from gcd.rows import FULL_PROMPT, Row
+from gcd.core.records import FULL_PROMPT, Episode
+from gcd.rows import Row
 from gcd.scoring import succeeded
 
 MESSAGE_LINES = 16  # of a message in a transcript, and their width; the records hold the whole

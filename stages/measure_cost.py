@@ -1,5 +1,7 @@
 """Price the recorded episodes in tokens, FLOPs and cache bytes. Needs no model, measures no time.
 
+What training took was counted by `fit`. Rows that failed are left out; the report names them.
+
 python -m stages.measure_cost
 """
 
@@ -10,16 +12,18 @@ from gcd.core.params import read_params
 from gcd.core.records import write_text
 from gcd.core.stage import run
 from gcd.cost import cost_tasks, read_model
-from gcd.rows import read_rows
+from gcd.rows import played, read_rows
 
 EPISODES = Path("reports/episodes")
-MODEL = Path("models/base/model.json")
+MODELS = Path("models")
 COSTS = Path("reports/costs.json")
 
 
 def main() -> None:
     params = read_params("model")
-    costs = cost_tasks(read_model(MODEL).architecture, read_rows(EPISODES), params.model.dtype)
+    tasks = {task: played(rows) for task, rows in read_rows(EPISODES).items()}
+    architecture = read_model(MODELS / "base/model.json").architecture
+    costs = cost_tasks(architecture, tasks, MODELS, params.model.dtype)
     write_text(COSTS, json.dumps(costs, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 

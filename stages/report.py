@@ -10,15 +10,30 @@ from gcd.core.errors import UserError
 from gcd.core.params import read_params
 from gcd.core.stage import run
 from gcd.cost import read_model
+from gcd.cost_tables import Costs
 from gcd.reporting import write_report
 from gcd.results import TaskResults, order_rows, read_losses
-from gcd.rows import read_rows
-from gcd.tables import data_table, left_out_table, read_json
+from gcd.rows import Rows, failures, played, read_rows
+from gcd.tables import Scores, data_table, left_out_table, read_json
 
 REPORTS = Path("reports")
 MODELS = Path("models")
 PSEUDO = Path("data/pseudo")
 SAMPLES = Path("data/tasks")
+
+
+def task_results(
+    task: str, records: Rows, order: list[str], scores: Scores, costs: Costs
+) -> TaskResults:
+    return TaskResults(
+        task=task,
+        rows=order,
+        records=played(records),
+        failures={row: why for row, why in failures(records).items() if row in order},
+        scores=scores,
+        costs=costs,
+        losses=read_losses(MODELS / task, {row: records[row].method for row in order}),
+    )
 
 
 def main() -> None:
@@ -28,25 +43,21 @@ def main() -> None:
     rows = read_rows(REPORTS / "episodes")
     for name, known in (("scores.json", scores), ("costs.json", costs)):
         missing = [
-            f"{task}/{row}" for task in rows for row in rows[task] if row not in known.get(task, {})
+            f"{task}/{row}"
+            for task, found in rows.items()
+            for row in played(found)
+            if row not in known.get(task, {})
         ]
         if missing:
             raise UserError(f"{REPORTS / name} lacks {', '.join(missing)}. Run `dvc repro`.")
     results = [
-        TaskResults(
-            task=task,
-            rows=order_rows(records, params.methods),
-            records=records,
-            scores=scores[task],
-            costs=costs[task],
-            losses=read_losses(MODELS / task, params.methods),
-        )
-        for task, records in rows.items()
+        task_results(task, found, order_rows(found, params.methods), scores[task], costs[task])
+        for task, found in rows.items()
     ]
     for name in ("tables", "figures"):
         shutil.rmtree(REPORTS / name, ignore_errors=True)
     model = read_model(MODELS / "base/model.json")
-    left_out = left_out_table(SAMPLES, rows)
+    left_out = left_out_table(SAMPLES, {task: played(found) for task, found in rows.items()})
     confidence = params.score.confidence
     write_report(results, data_table(PSEUDO), left_out, model, confidence, REPORTS)
 

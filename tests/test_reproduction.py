@@ -13,69 +13,12 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 from ruamel.yaml import YAML
 
-from tests import tiny
-from tests.conftest import ROOT
-
-SCRIPTS = str(Path(sys.executable).parent)
-ENVIRONMENT = {**os.environ, "PATH": f"{SCRIPTS}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
-
-
-def shrink(params: dict[str, Any]) -> None:
-    """Numbers small enough for a minute."""
-    params["prepare_model"]["source"] = "path"
-    params["prepare_model"]["path"]["folder"] = "mine"
-    [task] = params["tasks"].values()
-    for split, count in (("demonstrations", 8), ("development", 4), ("test", 6)):
-        task[split]["count"] = count
-    task["max_turns"] = 3
-    params["teacher"]["max_new_tokens"] = 60
-    params["run_episodes"]["max_new_tokens"] = 60
-    task["synthesis"] |= {"inputs": 6, "per_request": 6, "max_turns": 3}
-    task["training"] |= {"epochs": 2, "batch_size": 2}
-    params["make_pseudo_inputs"] |= {"minimum": 3, "max_requests": 6}
-    params["make_pseudo_inputs"] |= {"demonstrations": 2, "temperature": 1.0}
-    for stage in ("make_paired_outputs", "make_reasons", "make_pseudo_conversations"):
-        params[stage]["minimum"] = 1
-    params["make_pseudo_conversations"]["end_token"] = "[END]"
-    params["train"]["checkpoint_every"] = 1
-    params["train"]["lora"]["rank"] = 4
-    params["score"]["bootstrap_samples"] = 100
-
-
-def make_repository(folder: Path, taught: Path) -> Path:
-    """A copy of the repository's sources with one task, shrunken parameters and the tiny model."""
-    for name in ("gcd", "stages", "data/prompts"):
-        ignore = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
-    for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
-        shutil.copy(ROOT / name, folder / name)
-    shutil.copytree(taught, folder / "mine")
-    (folder / "data/prompts/os_interaction.md").write_text(tiny.PROMPT)
-    yaml = YAML()
-    params = yaml.load(ROOT / "params.yaml")
-    params["tasks"] = {"os_interaction": params["tasks"]["os_interaction"]}
-    shrink(params)
-    yaml.dump(params, folder / "params.yaml")
-    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
-    subprocess.run(["dvc", "init", "-q"], cwd=folder, check=True, env=ENVIRONMENT)
-    return folder
-
-
-def repro(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["dvc", "repro", *arguments],
-        cwd=folder,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+from tests.miniature import ENVIRONMENT, make_repository, repro, run_module
 
 
 def results(folder: Path) -> dict[str, bytes]:
@@ -85,19 +28,27 @@ def results(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in files if file.is_file()}
 
 
-@pytest.fixture(scope="module")
-def reproduced(tmp_path_factory: pytest.TempPathFactory, taught: Path) -> Path:
-    """A repository after a whole `dvc repro`."""
-    folder = make_repository(tmp_path_factory.mktemp("repository"), taught)
-    done = repro(folder)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    return folder
-
-
 def test_everything_is_there(reproduced: Path) -> None:
     for name in ("scores.json", "costs.json", "report.md", "figures", "tables"):
         assert (reproduced / "reports" / name).exists()
     assert not any((reproduced / ".work").glob("*/*"))
+
+
+def test_every_row_is_asked_for_its_prompt_and_priced(reproduced: Path) -> None:
+    scores, costs = (
+        json.loads((reproduced / f"reports/{name}.json").read_text())["os_interaction"]
+        for name in ("scores", "costs")
+    )
+    for name, row in scores.items():
+        assert 0 <= row["prompt_recall"]["value"] <= 1
+        assert row["rouge_l"]["n"] == 1
+        steps = costs[name]["training"]["optimizer_steps"]
+        assert (steps > 0) == (name in ("seqkd", "gcd"))
+    prompt = reproduced / "data/tasks/os_interaction/prompt.md"
+    adapter = reproduced / "models/os_interaction/gcd/adapter/adapter_model.safetensors"
+    shipped = {name: row["bytes_to_ship"] for name, row in costs.items()}
+    assert shipped["full_prompt"] == len(prompt.read_text().strip().encode())
+    assert shipped["gcd"] == adapter.stat().st_size > shipped["no_prompt"] == 0
 
 
 def test_second_run_does_nothing(reproduced: Path) -> None:
@@ -140,17 +91,6 @@ def test_killed_stages_continue_to_the_same_result(
     done = repro(folder)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     assert results(folder) == results(reproduced)
-
-
-def run_module(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", *arguments],
-        cwd=folder,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")

@@ -82,6 +82,7 @@ class ScriptedAgent:
     deployment = "base"
     prompt_tokens = 7
     adapter_parameters = 0
+    bytes_to_ship = 0
 
     def __init__(self, answer: Callable[[str], str | None]) -> None:
         self.answer = answer
@@ -91,6 +92,9 @@ class ScriptedAgent:
         self.asked.append(len(conversations))
         texts = [self.answer(conversation[-1].content) for conversation in conversations]
         return [None if text is None else Reply(text, 5, 2, complete=True) for text in texts]
+
+    def write(self, conversations: list[Conversation], max_new_tokens: int) -> list[Reply | None]:
+        return self.reply(conversations)
 
 
 def count_down(message: str) -> str:

@@ -70,6 +70,11 @@ def location(name: str) -> dict[str, Any]:
     return {"pretrained_model_name_or_path": repository, "revision": revision}
 
 
+def load_tokenizer() -> Any:
+    """The base model's tokenizer. Raises UserError if there is no prepared model."""
+    return AutoTokenizer.from_pretrained(**base_location())
+
+
 def load_base(settings: ModelSettings) -> tuple[Any, Any]:
     """The base model, as `load_model` loads it."""
     return load_model(settings, "base")

@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from gcd.core.errors import UserError
 from gcd.core.launch import rank
 
+FULL_PROMPT = "full_prompt"  # the row of the prompted teacher, which the others are measured by
+
 
 class Record(BaseModel):
     """A frozen record whose fields are all required and of exactly the stated type."""
@@ -159,14 +161,45 @@ class StateReply(Record):
 class AgentRecord(Record):
     """How a row's agent was run, for the cost accounts.
 
-    `deployment` is what was evaluated: "base", "merged adapter" or "unmerged adapter".
-    `adapter_parameters` counts trained weights (0 for the bounds).
+    `deployment` is what was evaluated: "base", "merged adapter", "unmerged adapter" or "trained
+    prefix" (vectors in the place of a prompt, whose positions `prompt_tokens` counts).
+    `adapter_parameters` counts trained weights (0 for the bounds). `bytes_to_ship` is what serving
+    the row takes beside the base model: an adapter's file, a prefix, a prompt's text.
     """
 
     row: str
     deployment: str
     prompt_tokens: int
     adapter_parameters: int
+    bytes_to_ship: int
+
+
+class PromptRecall(Record):
+    """What a row wrote when it was asked for the prompt as in PG training (`gcd.acting.recall`).
+
+    `index` is that of the pair in the request. Both measures are in [0, 1].
+    """
+
+    index: int
+    text: str
+    edit_similarity: float
+    rouge_l: float
+
+
+class TrainingRecord(Record):
+    """What training a row took. Tokens count all that the model read, and those with a label."""
+
+    optimizer_steps: int
+    read_tokens: int
+    supervised_tokens: int
+    trainable_parameters: int
+    flops: int
+
+
+class Failure(Record):
+    """Why a row could not be trained or played."""
+
+    reason: str
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -198,10 +198,16 @@ class RecordTeacherStatesSettings(Section):
 
 
 class RunEpisodesSettings(Section):
-    """Length of an agent turn in tokens, and how many episodes are played at the same time."""
+    """Length of an agent turn in tokens, and how many episodes are played at the same time.
+
+    Then a row is asked for the prompt, in `recall_requests` PG requests: it writes at most
+    `recall_tokens` tokens, which are compared with as many of the prompt.
+    """
 
     max_new_tokens: Count
     live_environments: Count
+    recall_requests: Count
+    recall_tokens: Count
 
 
 class ScoreSettings(Section):

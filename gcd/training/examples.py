@@ -4,25 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from gcd.core.chat import render
+from gcd.core.prompt_generation import PROMPT_GENERATION_TARGET, request
 from gcd.core.records import Conversation, Message, PairedOutput, PseudoConversation
 from gcd.training.losses import Example
-
-PROMPT_GENERATION_REQUEST = """\
-Two assistants got the same input.
-
-Input:
-{pseudo_input}
-
-Output of the assistant that had no instructions:
-{student_output}
-
-Output of the assistant that had been given a prompt:
-{teacher_output}
-
-Write down the prompt that the second assistant had been given, and then the reason why it \
-changed the output."""
-
-PROMPT_GENERATION_TARGET = "Prompt:\n{prompt}\n\nReason:\n{reason}"
 
 
 @dataclass(frozen=True)
@@ -95,12 +79,8 @@ def prompt_generation_examples(
     for pair in pairs:
         if pair.index not in reasons:
             continue
-        request = PROMPT_GENERATION_REQUEST.format(**pair.model_dump())
         target = PROMPT_GENERATION_TARGET.format(prompt=prompt, reason=reasons[pair.index])
-        messages = [
-            Message(role="user", content=request),
-            Message(role="assistant", content=target),
-        ]
+        messages = [*request(pair), Message(role="assistant", content=target)]
         rendered = render(tokenizer, messages, generation_header=False)
         end = len(rendered.ids)
         labels = sum(rendered.supervised)

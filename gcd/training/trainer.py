@@ -23,7 +23,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
-from gcd.core.errors import UserError
+from gcd.core.errors import RowFailure, UserError
 from gcd.core.language_model import device
 from gcd.core.launch import sharded
 from gcd.core.records import write_text
@@ -91,7 +91,7 @@ class Trainer:
         tokens = str(self.totals["supervised_tokens"])
         self.rows.append({"step": str(step + 1), **shown, "tokens": tokens})
         if not math.isfinite(loss):
-            raise UserError(f"The loss is {loss} at step {step + 1}; lower train.learning_rate.")
+            raise RowFailure(f"The loss is {loss} at step {step + 1}; lower train.learning_rate.")
 
     def _sum(self, count: int) -> int:
         """A number of each process, summed over them."""
