@@ -60,7 +60,11 @@ class Classifier:
     def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids and characters of each sub-token, without the encoder's own tokens."""
         encoded = self.tokenizer(
-            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+            text,
+            add_special_tokens=False,
+            split_special_tokens=True,  # a [SEP] in a prompt is no control token
+            return_offsets_mapping=True,
+            verbose=False,
         )
         return encoded["input_ids"], [tuple(span) for span in encoded["offset_mapping"]]
 

@@ -94,17 +94,18 @@ def find_words(
         for token in settings.force_tokens
         for found in re.compile(re.escape(token)).finditer(text, start, end)
     ]
-    inside: set[tuple[int, int]] = set()
+    covered: set[tuple[int, int]] = set()
     spans: list[list[int]] = []
     parts: list[list[float]] = []
     for token in tokens:
         piece = text[token.start : token.end]
-        around = [(s, e) for s, e in forced if s <= token.start and token.end <= e and piece]
-        inside |= set(around)
-        probability = 1.0 if around else token.probability
+        touched = [span for span in forced if span[0] < token.end and token.start < span[1]]
+        covered |= set(touched)
+        whole = [start for start, end in touched if start <= token.start and token.end <= end]
+        probability = 1.0 if whole else token.probability
         if settings.force_reserve_digit and re.search(r"\d", piece):
             probability = 1.0
-        if _begins(text, token, spans, forced=any(start == token.start for start, _ in around)):
+        if _begins(text, token, spans, forced=token.start in whole):
             spans.append([token.start, token.end])
             parts.append([probability])
         else:
@@ -114,7 +115,7 @@ def find_words(
         Word(*_without_space(text, *span), sum(part) / len(part))
         for span, part in zip(spans, parts, strict=True)
     ]
-    words += [Word(*span, 1.0) for span in forced if span not in inside]
+    words += [Word(*span, 1.0) for span in forced if span not in covered]
     return sorted(words, key=lambda word: (word.start, word.end))
 
 

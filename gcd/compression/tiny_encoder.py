@@ -1,9 +1,10 @@
 """A small random BERT with a vocabulary of its own, in seconds: `encoder.source: tiny`."""
 
+from collections import Counter
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import BertConfig, BertForTokenClassification, BertTokenizerFast
 
 from gcd.core.settings import Count, Section
@@ -23,13 +24,18 @@ class TinyEncoderSource(Section):
 
 def save_tiny_encoder(source: TinyEncoderSource, texts: list[str], seed: int, folder: Path) -> None:
     """Write an encoder without a classification layer into `folder`, in transformers' format."""
-    words = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    words.normalizer = normalizers.BertNormalizer(lowercase=True)
-    words.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=source.vocabulary_size, special_tokens=SPECIAL, show_progress=False
-    )
-    words.train_from_iterator(texts, trainer)
+    normalizer = normalizers.BertNormalizer(lowercase=True)
+    splitter = pre_tokenizers.BertPreTokenizer()
+    plain = [normalizer.normalize_str(text) for text in texts]
+    counts = Counter(word for text in plain for word, _ in splitter.pre_tokenize_str(text))
+    signs = sorted({sign for word in counts for sign in word})
+    frequent = sorted(counts, key=lambda word: (-counts[word], word))
+    # The library's own trainer numbers the tokens differently from run to run.
+    known = dict.fromkeys([*SPECIAL, *signs, *(f"##{sign}" for sign in signs), *frequent])
+    vocabulary = {word: number for number, word in enumerate(list(known)[: source.vocabulary_size])}
+    words = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    words.normalizer = normalizer
+    words.pre_tokenizer = splitter
     tokenizer = BertTokenizerFast(
         tokenizer_object=words, model_max_length=source.context, do_lower_case=True
     )
