@@ -99,13 +99,14 @@ def find_words(
     parts: list[list[float]] = []
     for token in tokens:
         piece = text[token.start : token.end]
+        first, last = _without_space(text, token.start, token.end)
         touched = [span for span in forced if span[0] < token.end and token.start < span[1]]
         covered |= set(touched)
-        whole = [start for start, end in touched if start <= token.start and token.end <= end]
+        whole = [start for start, end in touched if start <= first and last <= end]
         probability = 1.0 if whole else token.probability
         if settings.force_reserve_digit and re.search(r"\d", piece):
             probability = 1.0
-        if _begins(text, token, spans, forced=token.start in whole):
+        if _begins(text, token, spans, forced=first in whole):
             spans.append([token.start, token.end])
             parts.append([probability])
         else:
@@ -147,7 +148,7 @@ def select(
 ) -> list[bool]:
     """Whether each word of a chunk is kept.
 
-    A word counts as often as it has tokens, with the white space before it. The threshold is the
+    A word counts as often as it has tokens, with a space before it. The threshold is the
     (101 - percentage)-th percentile of the probabilities so counted, and a word is kept if its own
     is above it, or if both are 1. So words as probable as the threshold are dropped, all of them.
     100 % keeps every word.
@@ -166,10 +167,9 @@ def select(
     if settings.drop_consecutive:
         ordinary = float(np.percentile(probabilities, int(100 * reduced)))
         probabilities = _without_repetitions(text, words, probabilities, ordinary, settings)
-    ends = [words[0].start, *(word.end for word in words)]
     counts = [
-        count_tokens(text[min(before, word.start) : word.end])
-        for before, word in zip(ends, words, strict=False)
+        count_tokens(text[_with_space(text, word, before) : word.end])
+        for word, before in zip(words, [None, *words], strict=False)
     ]
     threshold = float(np.percentile(np.repeat(probabilities, counts), int(100 * reduced + 1)))
     kept = []
@@ -182,6 +182,13 @@ def select(
         kept.append(keep)
         last = piece if keep else last
     return kept
+
+
+def _with_space(text: str, word: Word, before: Word | None) -> int:
+    """Where `word` begins, with the space before it if that is no word of its own."""
+    start = word.start - 1
+    follows_space = text[max(start, 0)] == " " and (before is None or before.end <= start)
+    return start if start >= 0 and follows_space else word.start
 
 
 def _without_repetitions(
