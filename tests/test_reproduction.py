@@ -43,6 +43,10 @@ def shrink(params: dict[str, Any]) -> None:
     for stage in ("make_paired_outputs", "make_reasons", "make_pseudo_conversations"):
         params[stage]["minimum"] = 1
     params["make_pseudo_conversations"]["end_token"] = "[END]"
+    compression = params["methods"]["llmlingua2"]
+    compression["rates"] = [50]
+    compression["encoder"]["source"] = "tiny"
+    compression["recipe"]["training"] |= {"steps": 2, "batch_size": 2}
     params["train"]["checkpoint_every"] = 1
     params["train"]["lora"]["rank"] = 4
     params["score"]["bootstrap_samples"] = 100
