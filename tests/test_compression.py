@@ -120,6 +120,16 @@ def test_a_line_end_that_no_token_covers_is_a_word_of_its_own() -> None:
     ]
 
 
+def test_line_ends_in_a_token_that_is_white_space_are_words() -> None:
+    """XLM-R reads a line end as a space: with the word after it, or as a token of its own."""
+    settings = PLAIN.model_copy(update={"force_tokens": ["\n"]})
+    text = "a\nb\n\n/"
+    spans = [(0, 1), (1, 3), (3, 5), (5, 6)]
+    words = find_words(text, 0, len(text), [Token(*span, 0.5) for span in spans], settings)
+    assert [text[word.start : word.end] for word in words] == ["a", "\n", "b", "\n", "\n", "/"]
+    assert chunk_ends(text, spans, 3) == [1, 4]
+
+
 def test_force_tokens_inside_another_token_are_part_of_it() -> None:
     """`[SEP]` is a token of its own for some encoders; no character is in two words."""
     settings = PLAIN.model_copy(update={"force_tokens": ["[", "]"]})

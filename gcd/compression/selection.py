@@ -72,7 +72,7 @@ def chunk_ends(text: str, tokens: list[tuple[int, int]], longest: int) -> list[i
     while len(tokens) - start > longest:
         end = start + longest
         for last in range(end - 1, start - 1, -1):
-            after = text[tokens[last][1] : tokens[last + 1][0]]
+            after = text[tokens[last][1] : _without_space(text, *tokens[last + 1])[0]]
             if text[slice(*tokens[last])] == "." or "\n" in after:
                 end = last + 1
                 break
@@ -100,9 +100,11 @@ def find_words(
     for token in tokens:
         piece = text[token.start : token.end]
         first, last = _without_space(text, token.start, token.end)
-        touched = [span for span in forced if span[0] < token.end and token.start < span[1]]
+        touched = [span for span in forced if span[0] < last and first < span[1]]
+        if touched and not piece.strip():  # XLM-R's token for a line end, which is a word below
+            continue
         covered |= set(touched)
-        whole = [start for start, end in touched if start <= first and last <= end]
+        whole = [span[0] for span in touched if span[0] <= first and last <= span[1]]
         probability = 1.0 if whole else token.probability
         if settings.force_reserve_digit and re.search(r"\d", piece):
             probability = 1.0
@@ -148,10 +150,11 @@ def select(
 ) -> list[bool]:
     """Whether each word of a chunk is kept.
 
-    A word counts as often as it has tokens, with a space before it. The threshold is the
-    (101 - percentage)-th percentile of the probabilities so counted, and a word is kept if its own
-    is above it, or if both are 1. So words as probable as the threshold are dropped, all of them.
-    100 % keeps every word.
+    A word counts as often as it has tokens, with a space before it: GPT-3.5's in the original. The
+    threshold is the percentile int(100 (1 - rate) + 1) of the probabilities so counted, in the
+    original's arithmetic (10 at 90 %, where floats make it 10.99). A word is kept if its own is
+    above it, or if both are 1: words as probable as the threshold are dropped, all of them. 100 %
+    keeps every word.
 
     Args:
         text: what the words are of.
