@@ -9,6 +9,7 @@ from gcd.core.params import Params
 from gcd.core.prompt import format_prompt
 from gcd.core.records import Conversation
 from gcd.core.sessions import Sessions
+from gcd.core.trained_prefix import load_with_prefix
 
 
 class ChatAgent:
@@ -81,4 +82,18 @@ def load_adapted_agent(
         deployment=deployment,
         adapter_parameters=trained,
         bytes_to_ship=(adapter / "adapter_model.safetensors").stat().st_size + prompt_bytes(prompt),
+    )
+
+
+def load_prefix_agent(params: Params, adapter: Path, prompt: Conversation, work: Path) -> ChatAgent:
+    """The base model behind the trained prefix in the folder `adapter`, in place of `prompt`."""
+    model, tokenizer, prefix, trained = load_with_prefix(params.model, adapter, prompt)
+    language_model = LanguageModel(model, tokenizer, params.model, Journal(work / "replies.jsonl"))
+    language_model.stand_in(prefix)
+    return ChatAgent(
+        language_model,
+        prompt,
+        max_new_tokens=params.run_episodes.max_new_tokens,
+        deployment="trained prefix",
+        adapter_parameters=trained,
     )

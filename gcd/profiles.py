@@ -2,8 +2,9 @@
 
 python -m gcd.profiles smoke
 
-`profiles/<name>.yaml` holds only what differs from the committed params.yaml, nested alike. The
-command writes params.yaml anew: the committed file with these changes. `default` changes nothing.
+`profiles/<name>.yaml` holds only what differs from the committed params.yaml, nested alike; under
+`methods:` it may bring more of them, whole. The command writes params.yaml anew: the committed file
+with these changes. `default` changes nothing.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from gcd.core.params import FILE, check_sections, every_section
 from gcd.core.records import write_text
 
 FOLDER = Path("profiles")
+METHODS = Path(__file__).parent / "methods"
 
 
 class _Representer(RoundTripRepresenter):
@@ -40,6 +42,7 @@ def _round_trip() -> YAML:
     yaml.Representer = _Representer
     yaml.preserve_quotes = True
     yaml.width = 1000  # no line is broken
+    yaml.indent(mapping=2, sequence=4, offset=2)
     return yaml
 
 
@@ -59,37 +62,74 @@ def read_profile(name: str, folder: Path = FOLDER) -> dict[str, Any]:
 
 
 def _merge(params: dict[str, Any], changes: dict[str, Any], source: Path, above: str) -> None:
-    """Change `params` in place; raises UserError on a key it does not have."""
+    """Change `params` in place; raises UserError on a key it does not have.
+
+    A mapping may take the place of a number, as where λ is given by task.
+    """
     for key, value in changes.items():
         if key not in params:
             raise UserError(f"{source}: unknown key `{above}{key}`; accepted: {', '.join(params)}.")
-        old = params[key]
-        if isinstance(old, dict) != isinstance(value, dict):
-            raise UserError(
-                f"{source}: key `{above}{key}`: expected "
-                f"{'a mapping' if isinstance(old, dict) else 'one value'}, got {value!r}."
-            )
-        if isinstance(old, dict):
-            _merge(old, value, source, f"{above}{key}.")
+        if isinstance(params[key], dict):
+            if not isinstance(value, dict):
+                raise UserError(f"{source}: key `{above}{key}`: expected a mapping, got {value!r}.")
+            _merge(params[key], value, source, f"{above}{key}.")
         else:
             params[key] = value
+
+
+def _split_off_methods(
+    params: dict[str, Any], profile: dict[str, Any], source: Path
+) -> dict[str, Any]:
+    """Take the methods out of `profile` that `params` does not have, and return them.
+
+    Raises:
+        UserError: one of them is no module of `gcd/methods`.
+    """
+    methods, has = profile.get("methods"), params["methods"]
+    if not isinstance(methods, dict):
+        return {}
+    known = sorted(file.stem for file in METHODS.glob("[a-z]*.py"))
+    new = [key for key in methods if key not in has]
+    for key in new:
+        if key not in known:
+            raise UserError(f"{source}: unknown key `methods.{key}`; accepted: {', '.join(known)}.")
+    return {key: methods.pop(key) for key in new}
+
+
+def _insert_methods(text: str, methods: dict[str, Any]) -> str:
+    """`text` with `methods` behind its own ones.
+
+    As text: the comment before the next section belongs, to ruamel, to the last key of this one.
+    """
+    if not methods:
+        return text
+    stream = io.StringIO()
+    _round_trip().dump({"methods": methods}, stream)
+    lines, new = text.splitlines(keepends=True), stream.getvalue().splitlines(keepends=True)
+    start = lines.index(new[0]) + 1
+    ends = (place for place in range(start, len(lines)) if not lines[place].startswith(" "))
+    end = next(ends, len(lines))
+    return "".join(lines[:end] + new[1:] + lines[end:])
 
 
 def apply_profile(text: str, name: str, folder: Path = FOLDER) -> str:
     """The text of a params.yaml with a profile's changes; all else stays, comments too.
 
     Raises:
-        UserError: there is no such profile, it names a key that `text` does not have, or the
-            result is not valid (`stages.check_params`).
+        UserError: there is no such profile, it names a key that `text` does not have and that is
+            no method either, or the result is not valid (`stages.check_params`).
     """
     yaml = _round_trip()
     params = yaml.load(text)
-    _merge(params, read_profile(name, folder), folder / f"{name}.yaml", "")
+    profile, source = read_profile(name, folder), folder / f"{name}.yaml"
+    methods = _split_off_methods(params, profile, source)
+    _merge(params, profile, source, "")
     stream = io.StringIO()
     yaml.dump(params, stream)
-    merged = YAML(typ="safe").load(stream.getvalue())
+    new = _insert_methods(stream.getvalue(), methods)
+    merged = YAML(typ="safe").load(new)
     check_sections(merged, *every_section(merged))
-    return stream.getvalue()
+    return new
 
 
 def _committed() -> str:

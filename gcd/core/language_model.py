@@ -122,26 +122,32 @@ def load_model(settings: ModelSettings, name: str) -> tuple[Any, Any]:
     return model.eval(), tokenizer
 
 
+def attach_adapter(model: Any, adapter: Path) -> Any:
+    """The peft model of a base model and the adapter in a folder; UserError if it has none."""
+    from peft import PeftModel  # 1.5 s of imports that the stages without an adapter do without
+
+    with loading():
+        try:
+            return PeftModel.from_pretrained(model, str(adapter)).eval()
+        except Exception as error:  # as above
+            raise UserError(
+                f"The adapter {adapter} cannot be loaded: {' '.join(str(error).split())[:300]} "
+                "Delete it and run `dvc repro`."
+            ) from error
+
+
 def load_with_adapter(settings: ModelSettings, adapter: Path) -> tuple[Any, Any, str, int]:
     """The base model with a LoRA adapter: merged, except into 4-bit weights.
 
     Returns:
         model, tokenizer, deployment ("merged adapter" or "unmerged adapter"), adapter parameters.
     """
-    from peft import PeftModel  # 1.5 s of imports that the stages without an adapter do without
-
-    model, tokenizer = load_base(settings)
+    base, tokenizer = load_base(settings)
+    model = attach_adapter(base, adapter)
+    trained = sum(value.numel() for name, value in model.named_parameters() if "lora_" in name)
+    if settings.quantization == "nf4":
+        return model, tokenizer, "unmerged adapter", trained
     with loading():
-        try:
-            model = PeftModel.from_pretrained(model, str(adapter))
-        except Exception as error:  # as above
-            raise UserError(
-                f"The adapter {adapter} cannot be loaded: {' '.join(str(error).split())[:300]} "
-                "Delete it and run `dvc repro`."
-            ) from error
-        trained = sum(value.numel() for name, value in model.named_parameters() if "lora_" in name)
-        if settings.quantization == "nf4":
-            return model.eval(), tokenizer, "unmerged adapter", trained
         return model.merge_and_unload().eval(), tokenizer, "merged adapter", trained
 
 

@@ -85,10 +85,20 @@ def load_checkpoint(
     return progress
 
 
-def save_adapter(model: Any, weights: dict[str, Tensor], folder: Path) -> None:
-    """Save LoRA weights so that equal weights give equal files; the first process does.
+def plain_config(config: dict[str, Any]) -> str:
+    """The text of peft's adapter_config.json: the same on every machine and in every run.
 
     peft writes `target_modules` in the random order of a Python set, and an absolute base path.
+    """
+    plain = {
+        key: sorted(value) if isinstance(value, list) else value for key, value in config.items()
+    }
+    plain["base_model_name_or_path"] = "models/base"
+    return json.dumps(plain, indent=2, sort_keys=True) + "\n"
+
+
+def save_adapter(model: Any, weights: dict[str, Tensor], folder: Path) -> None:
+    """Save LoRA weights so that equal weights give equal files; the first process does.
 
     Args:
         model: the peft model.
@@ -100,7 +110,4 @@ def save_adapter(model: Any, weights: dict[str, Tensor], folder: Path) -> None:
     model.save_pretrained(str(folder), state_dict=weights)
     (folder / "README.md").unlink(missing_ok=True)
     file = folder / "adapter_config.json"
-    config = json.loads(file.read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = "models/base"
-    config["target_modules"] = sorted(config["target_modules"])
-    write_text(file, json.dumps(config, indent=2, sort_keys=True) + "\n")
+    write_text(file, plain_config(json.loads(file.read_text(encoding="utf-8"))))
