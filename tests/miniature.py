@@ -17,8 +17,7 @@ ENVIRONMENT = {**os.environ, "PATH": f"{SCRIPTS}:{os.environ['PATH']}", "DVC_NO_
 
 
 def shrink(params: dict[str, Any]) -> None:
-    """Numbers small enough for a minute, and the rows that differ in kind: `make repro PROFILE=smoke`
-    has the others."""
+    """Numbers small enough for a minute, and four rows; the smoke profile has all of them."""
     kept = ("full_prompt", "no_prompt", "seqkd", "gcd")
     params["methods"] = {name: params["methods"][name] for name in kept}
     params["prepare_model"]["source"] = "path"
