@@ -409,9 +409,8 @@ def test_two_processes_sample_and_train_what_one_does(
 ) -> None:
     """Every process draws all replies; they are equal because the weights are."""
     two = copy(cell, tmp_path / "two")
-    for folder in (one, two):
-        (folder / "models/os_interaction").mkdir(exist_ok=True)
     run_fit(two, *command("on_policy", 2))
     for folder in (one, two):  # the second phase has no list of examples
         (trained(folder) / "examples.json").write_text("")
-    assert_equal_training(one, two, "on_policy")
+    # A divergence is a difference of numbers a thousand times as large.
+    assert_equal_training(one, two, "on_policy", absolute=1e-6)
