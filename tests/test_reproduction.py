@@ -18,6 +18,7 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
+from gcd.repro.pipeline import read_pipeline
 from tests.miniature import ENVIRONMENT, make_repository, repro, run_module
 
 
@@ -55,6 +56,17 @@ def test_second_run_does_nothing(reproduced: Path) -> None:
     done = repro(reproduced)
     assert "up to date" in done.stdout
     assert "Running stage" not in done.stdout
+
+
+def test_a_methods_number_concerns_its_cells_only(
+    tmp_path: Path, reproduced: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No other method is trained or played again: as DVC itself sees a changed repository."""
+    folder = change(reproduced, tmp_path / "changed", "sft_weight: 0.7", "sft_weight: 0.5")
+    monkeypatch.chdir(folder)
+    cells = {f"{stage}@os_interaction-gcd" for stage in ("fit", "run_episodes")}
+    after = {"score", "measure_cost", "report"}
+    assert read_pipeline().changed == {"check_params", *cells, *after}
 
 
 @pytest.mark.slow

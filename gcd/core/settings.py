@@ -322,3 +322,19 @@ class PromptGenerationSettings(Section):
     pg_batch_size: Count
     pg_every: Count
     pg_max_length: Count | None
+
+
+class OnPolicySettings(Section):
+    """Training on replies that the student samples itself.
+
+    `steps` optimizer steps with a peak of `learning_rate`, each on `batch_size` replies of at most
+    `max_new_tokens` at `temperature`. The divergence is over the student's `top_k` most probable
+    tokens and one bucket for all others.
+    """
+
+    steps: Count
+    batch_size: Count
+    learning_rate: Positive
+    temperature: Positive
+    max_new_tokens: Annotated[int, Field(ge=2)]
+    top_k: Count

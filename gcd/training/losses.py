@@ -20,12 +20,14 @@ class Example:
 
     An id below 0 is no token: -1 - k stands for vector k of those that the model learns in place
     of embeddings (`read_row`). `teacher` holds the prompted teacher's last hidden states where the
-    labels are predicted, [labels, d], for a loss that compares with them.
+    labels are predicted, [labels, d], for a loss that compares with them. `flops` are those that
+    making it took in training, where torch does not count them.
     """
 
     ids: list[int]
     supervised: list[bool]
     teacher: Tensor | None = field(default=None, compare=False)
+    flops: int = field(default=0, compare=False)
 
     @property
     def label_count(self) -> int:

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gcd.core.sessions import common_length
 from gcd.training.losses import Example, LossSums, read_ids
@@ -28,13 +28,14 @@ class Term:
 
     Attributes:
         weights: of each loss in the sum, by its column in loss.csv; the first names the random
-            stream. Where all are 0 the term is not computed.
+            stream. One of weight 0 is shown only; where all are 0 the term is not computed.
         examples: what batches are drawn from, each once an epoch.
         truncated: how many examples were cut at a length limit (reported, not used).
         batch_size: examples of a batch.
         every: a batch joins every so many optimizer steps, from the first on.
         loss_sums: the losses summed over the supervised tokens of a batch, in `weights`' order.
         visit: a drawn batch as it is trained on this time.
+        measures: more columns of loss.csv, of the whole batch as it is trained on.
     """
 
     weights: dict[str, float]
@@ -44,6 +45,7 @@ class Term:
     every: int
     loss_sums: LossSums
     visit: Callable[[list[Visit]], list[Example]] = as_they_are
+    measures: dict[str, Callable[[list[Example]], float]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

@@ -6,6 +6,7 @@ that accelerate launched, if several, and split into micro-batches by memory; th
 the whole batch.
 """
 
+import atexit
 import csv
 import io
 import json
@@ -99,8 +100,9 @@ class Trainer:
         return int(self.accelerator.reduce(total, reduction="sum").item())
 
     def _accumulate(self, terms: list[Term], step: int) -> dict[str, float]:
-        """Add the gradients of the terms' mean losses over their batches; returns the means."""
-        drawn = [(term, example) for term in terms for example in term.draw(step, self.seed)]
+        """Add the gradients of the terms' mean losses over their batches; returns their columns."""
+        batches = {term.name: term.draw(step, self.seed) for term in terms}
+        drawn = [(term, example) for term in terms for example in batches[term.name]]
         labels = {term.name: 0 for term in terms}
         for term, example in drawn:
             labels[term.name] += example.label_count
@@ -127,12 +129,14 @@ class Trainer:
                 read += batch.ids.numel()
         self.totals["supervised_tokens"] += sum(labels.values())
         self.totals["read_tokens"] += self._sum(read)
+        self.totals["flops"] += self._sum(sum(example.flops for _, example in drawn))
         totals = self.accelerator.reduce(sums, reduction="sum")
-        return {
-            name: total
-            for term in terms
-            for name, total in zip(term.weights, totals[term.name].tolist(), strict=True)
-        }
+        columns: dict[str, float] = {}
+        for term in terms:
+            columns |= zip(term.weights, totals[term.name].tolist(), strict=True)
+            trained_on = batches[term.name]
+            columns |= {name: measure(trained_on) for name, measure in term.measures.items()}
+        return columns
 
     def _deal(self, drawn: list[tuple[Term, Example]]) -> list[list[MicroBatch]]:
         """The micro-batches of every process: of about equal tokens, and equally many.
@@ -250,7 +254,7 @@ def train(
                 trainer.save(checkpoint)
     save(trainer.weights())
     text = io.StringIO()
-    names = [name for term in terms if term.counts for name in term.weights]
+    names = [name for term in terms if term.counts for name in [*term.weights, *term.measures]]
     columns = ["step", "epoch", "loss", *names, "learning_rate", "tokens"]
     writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
     writer.writeheader()
@@ -258,4 +262,5 @@ def train(
     write_text(out / "loss.csv", text.getvalue())
     write_text(out / "training.json", json.dumps(trainer.record(), indent=2) + "\n")
     trainer.accelerator.wait_for_everyone()
-    trainer.accelerator.end_training()
+    # Not now: a method may train again. The state alone, so that no model is held until then.
+    atexit.register(trainer.accelerator.state.destroy_process_group)
