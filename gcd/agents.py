@@ -96,4 +96,5 @@ def load_prefix_agent(params: Params, adapter: Path, prompt: Conversation, work:
         max_new_tokens=params.run_episodes.max_new_tokens,
         deployment="trained prefix",
         adapter_parameters=trained,
+        bytes_to_ship=(adapter / "adapter_model.safetensors").stat().st_size,
     )

@@ -15,7 +15,7 @@ from gcd.core.params import check_section
 from gcd.training.losses import Example
 from tests import tiny
 from tests.conftest import ROOT
-from tests.test_reproduction import make_repository, repro
+from tests.miniature import make_repository, repro
 
 NAME = "first_turns"
 LINK = re.compile(r"\]\(\.\./([\w./]+)\)")

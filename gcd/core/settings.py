@@ -13,7 +13,6 @@ Positive = Annotated[float, Field(gt=0)]
 Name = Annotated[str, Field(min_length=1)]
 Percentage = Annotated[int, Field(ge=1, le=100)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Percentage = Annotated[int, Field(ge=1, le=100)]
 
 
 class Section(BaseModel):
