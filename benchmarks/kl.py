@@ -18,8 +18,8 @@ from benchmarks.results import Bar, BenchmarkRecord, write_record
 from benchmarks.settings import CommonSettings, KlSettings, read_settings
 from gcd.core.language_model import load_base
 from gcd.core.params import read_params
-from gcd.core.settings import DivergenceSettings
 from gcd.training.divergence import choose_divergence, divergence_sum
+from gcd.training.settings import DivergenceSettings
 
 
 def dense_sum(base: Any, hidden: Tensor, teacher: Tensor, kind: str, share: float) -> Tensor:

@@ -11,7 +11,6 @@ from gcd.core.errors import UserError
 from gcd.core.interfaces import load_task
 from gcd.core.prompt import parse_prompt
 from gcd.core.records import PseudoConversation
-from gcd.core.settings import DivergenceSettings
 from gcd.core.shared_prefix import compute_prefix
 from gcd.tiny_model import OS_INTERACTION, WORD
 from gcd.training.divergence import (
@@ -27,6 +26,7 @@ from gcd.training.examples import behind, conversation_examples, prompted_exampl
 from gcd.training.lora import attach_lora
 from gcd.training.losses import Example, pack, token_loss_sum
 from gcd.training.packed_attention import attend_within_examples
+from gcd.training.settings import DivergenceSettings
 from gcd.training.terms import Term
 from gcd.training.trainer import Trainer
 from tests.test_training import SETTINGS

@@ -17,7 +17,6 @@ from gcd.core.chat import prompt_ids, render
 from gcd.core.decoding import decode, make_chooser
 from gcd.core.errors import UserError
 from gcd.core.records import PseudoConversation
-from gcd.core.settings import OnPolicySettings
 from gcd.core.shared_prefix import attach_prefix, compute_prefix
 from gcd.training.divergence import divergence_sum
 from gcd.training.flops import count_flops
@@ -34,6 +33,7 @@ from gcd.training.on_policy import (
     top_k_divergence,
     turn_states,
 )
+from gcd.training.settings import OnPolicySettings
 from gcd.training.terms import Visit
 from gcd.training.trainer import Trainer, train
 from tests import tiny

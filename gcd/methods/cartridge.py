@@ -15,7 +15,7 @@ from gcd.core.interfaces import Agent
 from gcd.core.language_model import load_base
 from gcd.core.params import FILE, Params
 from gcd.core.sessions import Layers
-from gcd.core.settings import Count, DivergenceSettings, Positive, Section
+from gcd.core.settings import Count, Positive, Section
 from gcd.core.shared_prefix import compute_prefix
 from gcd.data import read_prompt, read_pseudo_data
 from gcd.training.adapters import conversation_term, examples_behind_prompt
@@ -28,6 +28,7 @@ from gcd.training.prefixes import (
     shorten,
     with_learning_rate,
 )
+from gcd.training.settings import DivergenceSettings
 from gcd.training.terms import Term
 
 

@@ -10,7 +10,6 @@ from typing import Any
 from gcd.agents import load_adapted_agent
 from gcd.core.interfaces import Agent
 from gcd.core.params import Params
-from gcd.core.settings import PromptGenerationSettings
 from gcd.data import PseudoData, read_pseudo_data
 from gcd.training.adapters import (
     conversation_term,
@@ -18,6 +17,7 @@ from gcd.training.adapters import (
     prompt_generation_term,
     sft_weight,
 )
+from gcd.training.settings import PromptGenerationSettings
 from gcd.training.terms import Term
 
 

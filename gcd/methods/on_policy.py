@@ -22,7 +22,6 @@ from gcd.core.language_model import load_base
 from gcd.core.launch import sharded
 from gcd.core.params import Params
 from gcd.core.records import write_text
-from gcd.core.settings import OnPolicySettings, PromptGenerationSettings
 from gcd.core.shared_prefix import compute_prefix
 from gcd.data import PseudoData, read_pseudo_data
 from gcd.training.adapters import (
@@ -34,6 +33,7 @@ from gcd.training.adapters import (
 from gcd.training.checkpoints import save_adapter
 from gcd.training.lora import attach_lora
 from gcd.training.on_policy import Replies, draw_states, on_policy_term, turn_states
+from gcd.training.settings import OnPolicySettings, PromptGenerationSettings
 from gcd.training.terms import Term
 from gcd.training.trainer import train
 

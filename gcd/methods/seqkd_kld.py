@@ -10,9 +10,10 @@ from typing import Any
 from gcd.agents import load_adapted_agent
 from gcd.core.interfaces import Agent
 from gcd.core.params import Params
-from gcd.core.settings import DivergenceSettings, Section
+from gcd.core.settings import Section
 from gcd.data import read_pseudo_data
 from gcd.training.adapters import fit_adapter, imitation_term
+from gcd.training.settings import DivergenceSettings
 from gcd.training.terms import Term
 
 

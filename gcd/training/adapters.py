@@ -13,7 +13,6 @@ from gcd.core.errors import UserError
 from gcd.core.language_model import load_base
 from gcd.core.params import FILE, Params
 from gcd.core.records import write_text
-from gcd.core.settings import DivergenceSettings, PromptGenerationSettings
 from gcd.core.shared_prefix import compute_prefix
 from gcd.data import PseudoData
 from gcd.training.checkpoints import save_adapter
@@ -26,6 +25,7 @@ from gcd.training.examples import (
 )
 from gcd.training.lora import attach_lora
 from gcd.training.losses import Example, token_loss_sum
+from gcd.training.settings import DivergenceSettings, PromptGenerationSettings
 from gcd.training.terms import Term
 from gcd.training.trainer import train
 

@@ -16,7 +16,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gcd.core.errors import UserError
-from gcd.core.settings import DivergenceSettings
 from gcd.core.shared_prefix import Prefix
 from gcd.training.losses import (
     Batch,
@@ -29,6 +28,7 @@ from gcd.training.losses import (
     read_row,
 )
 from gcd.training.packed_attention import attend_within_examples
+from gcd.training.settings import DivergenceSettings
 
 # Rows of logits held at a time, of student and teacher each: see `losses`.
 _ROWS = 128

@@ -20,11 +20,11 @@ from gcd.core.chat import render_request, stop_ids
 from gcd.core.decoding import Sampling, decode, make_chooser
 from gcd.core.errors import UserError
 from gcd.core.records import Conversation, PseudoConversation
-from gcd.core.settings import OnPolicySettings
 from gcd.core.shared_prefix import Prefix, attach_prefix
 from gcd.training.divergence import divergence_sum, reverse_divergence
 from gcd.training.losses import Batch, Example, pack, read_adapted, read_row
 from gcd.training.packed_attention import attend_within_examples
+from gcd.training.settings import OnPolicySettings
 from gcd.training.terms import Term, Visit
 
 # Rows of logits held at a time: see `losses`.
