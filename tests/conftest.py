@@ -8,8 +8,10 @@ import pytest
 from ruamel.yaml import YAML
 
 import gcd.core  # noqa: F401  (fixes the arithmetic mode before torch is imported)
+from gcd.compression.tiny_encoder import save_tiny_encoder
 from gcd.core.errors import UserError
 from gcd.core.params import check_section
+from gcd.core.prompt import read_prompt_text
 from gcd.core.settings import PrepareModelSettings
 from gcd.core.wheels import fetch_wheel_file
 from gcd.tiny_model import OS_INTERACTION
@@ -59,4 +61,13 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory, taught: Path) -> Path:
     folder = make_repository(tmp_path_factory.mktemp("repository"), taught)
     done = repro(folder)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    return folder
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a random encoder whose vocabulary is that of the prompts."""
+    folder = tmp_path_factory.mktemp("encoder")
+    prompts = sorted((ROOT / "data/prompts").glob("*.md"))
+    save_tiny_encoder(tiny.ENCODER, [read_prompt_text(path) for path in prompts], 0, folder)
     return folder
