@@ -33,6 +33,7 @@ LAYERS = [
     "cost",
     "plan_memory",
     "plan_work",
+    "plan_rows",
     "plan",
     "transcripts",
     "figures",
