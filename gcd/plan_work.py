@@ -1,4 +1,4 @@
-"""Tokens and FLOPs of every stage, from params.yaml and assumed lengths.
+"""Tokens and FLOPs of synthesis, from params.yaml and assumed lengths; pieces for the rows'.
 
 Counts (inputs, epochs, samples) are those of the params; all pseudo inputs are taken to be usable.
 Lengths are means of the recorded default run (`profiles/facts/lengths.yaml`), or, with `longest`,
@@ -8,7 +8,6 @@ template and of the texts around a prompt are left out: some 5 tokens a message,
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from gcd.core.params import Params
 from gcd.core.settings import Section
@@ -138,42 +137,3 @@ def training_flops(
     forward = linear + attention
     back = linear + 2 * tokens * adapter + 2.5 * attention
     return forward * (2 if checkpointing else 1) + back + 4 * labels * model.head_weights
-
-
-def fit(model: Architecture, params: Params, sizes: Lengths, adapter: int, gcd: Any | None) -> Work:
-    """Training of `seqkd`, or of `gcd` where its settings are given."""
-    work = Work("fit gcd" if gcd else "fit seqkd")
-    training = params.task.training
-    inputs = params.task.synthesis.inputs
-    steps = math.ceil(training.epochs * inputs / training.batch_size)
-    conversation = conversation_tokens(sizes, params.train.max_length)
-    terms = [(steps * training.batch_size, conversation)]
-    if gcd:
-        examples = math.ceil(steps / gcd.pg_every) * gcd.pg_batch_size
-        terms.append((examples, generation_tokens(sizes, gcd.pg_max_length)))
-    for examples, (tokens, labels) in terms:
-        work.read += examples * tokens
-        work.written += examples * labels
-        work.flops += examples * training_flops(
-            model, tokens, labels, adapter, checkpointing=params.train.gradient_checkpointing
-        )
-    return work
-
-
-def episodes(model: Architecture, params: Params, sizes: Lengths) -> list[Work]:
-    """The prompted and an internalised row: the test samples, in sessions, and prompt recall."""
-    works = []
-    for name, prompt in (("run_episodes, prompted", sizes.prompt), ("run_episodes, a row", 0)):
-        work = Work(name)
-        if prompt:
-            work.read_prompt(model, prompt)
-        own, held = float(sizes.first_message), 0.0
-        for turn in range(math.ceil(sizes.played_turns)):
-            share = min(1.0, sizes.played_turns - turn) * params.task.test.count
-            work.generate(model, share, prompt + held, own, sizes.reply)
-            held += own + sizes.reply
-            own = sizes.played_observation
-        asked, settings = sizes.problem + 2 * sizes.reply, params.run_episodes
-        work.generate(model, settings.recall_requests, prompt, asked, settings.recall_tokens)
-        works.append(work)
-    return works

@@ -36,6 +36,7 @@ LAYERS = [
     "cost",
     "plan_memory",
     "plan_work",
+    "plan_rows",
     "plan",
     "transcripts",
     "figures",
