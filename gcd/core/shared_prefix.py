@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
+from torch.utils._python_dispatch import _disable_current_modes
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
@@ -51,6 +52,15 @@ class Reading:
     past: list[Layers | None]
 
 
+def lower_right(queries: int, keys: int) -> Tensor:
+    """The causal mask of the last `queries` of `keys` tokens.
+
+    torch cannot make its mask where its counter of FLOPs listens.
+    """
+    with _disable_current_modes():
+        return causal_lower_right(queries, keys)
+
+
 def _read(
     module: Any, query: Tensor, key: Tensor, value: Tensor, reading: Reading, scale: float
 ) -> Tensor:
@@ -63,7 +73,7 @@ def _read(
         keys, values = (
             torch.cat([part[place] for part in parts if part], dim=1)[None] for place in (0, 1)
         )
-        mask = causal_lower_right(one.shape[2], keys.shape[2])
+        mask = lower_right(one.shape[2], keys.shape[2])
         made.append(
             scaled_dot_product_attention(
                 one, keys, values, attn_mask=mask, scale=scale, enable_gqa=True

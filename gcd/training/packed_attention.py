@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
 from gcd.core.sessions import Layers
-from gcd.core.shared_prefix import require_plain_attention
+from gcd.core.shared_prefix import lower_right, require_plain_attention
 
 NAME = "packed"
 
@@ -58,7 +57,7 @@ def packed_attention(
         if prefix:
             before = [part[None].to(one.dtype) for part in prefix[module.layer_idx]]
             keys, values = torch.cat([before[0], keys], 2), torch.cat([before[1], values], 2)
-            mask = causal_lower_right(one.shape[2], keys.shape[2])
+            mask = lower_right(one.shape[2], keys.shape[2])
             out = scaled_dot_product_attention(one, keys, values, attn_mask=mask, **options)
         else:
             out = scaled_dot_product_attention(one, keys, values, is_causal=True, **options)
