@@ -27,7 +27,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_the_repositorys_own_file_is_valid(write):
     write("seed: 0", "seed: 0")
     params = read_params(*SECTIONS, "methods", "methods.gcd", "tasks.os_interaction")
-    trained = ["llmlingua2", "prompt_prepending", "seqkd", "seqkd_kld", "gcd"]
+    trained = ["llmlingua2", "icae", "prompt_prepending", "seqkd", "seqkd_kld", "gcd"]
     assert params.methods == ["full_prompt", "no_prompt", *trained]
     assert params.method.sft_weight == pytest.approx(0.7)
 

@@ -117,3 +117,10 @@ def render_request(
 def prompt_ids(tokenizer: Any, prompt: Conversation) -> list[int]:
     """Ids that every request with `prompt` begins with; none for an empty one."""
     return render_request(tokenizer, prompt, [Message(role="user", content="?")], "")[0]
+
+
+def header_ids(tokenizer: Any, prompt: Conversation) -> list[int]:
+    """Ids that stand before the first content of `prompt` (at least one message)."""
+    rendered = render(tokenizer, prompt, generation_header=True)
+    content = encode_text(tokenizer, prompt[0].content)
+    return rendered.ids[: rendered.content_ends[0] - len(content)]
