@@ -57,8 +57,8 @@ def lower_right(queries: int, keys: int) -> Tensor:
 
     torch cannot make its mask where its counter of FLOPs listens.
     """
-    with _disable_current_modes():  # type: ignore[no-untyped-call]
-        return causal_lower_right(queries, keys)  # type: ignore[no-untyped-call,no-any-return]
+    with _disable_current_modes():
+        return causal_lower_right(queries, keys)
 
 
 def _read(
