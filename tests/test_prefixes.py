@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,17 +10,12 @@ import pytest
 import torch
 from peft import PeftModel
 
-from gcd.agents import load_prefix_agent
-from gcd.core import language_model
-from gcd.core.chat import prompt_ids, render_request
+from gcd.core.chat import prompt_ids
 from gcd.core.errors import UserError
-from gcd.core.language_model import LanguageModel
 from gcd.core.params import Params
 from gcd.core.records import PseudoConversation
-from gcd.core.settings import ModelSettings, RunEpisodesSettings, TrainingSettings
-from gcd.core.shared_prefix import Prefix, compute_prefix
-from gcd.core.trained_prefix import load_with_prefix, prefix_layers
-from gcd.methods import cartridge
+from gcd.core.settings import ModelSettings, TrainingSettings
+from gcd.core.shared_prefix import compute_prefix
 from gcd.training.divergence import forward_divergence, imitation_loss_sums, with_teacher_states
 from gcd.training.examples import behind, conversation_examples, prompted_examples
 from gcd.training.losses import Example, pack, token_loss_sum
@@ -39,9 +33,9 @@ from gcd.training.prefixes import (
 )
 from gcd.training.terms import Term
 from gcd.training.trainer import Trainer
-from tests.test_decoding import PROMPT, plain_greedy
+from tests.test_decoding import PROMPT
 from tests.test_training import SETTINGS as LORA_SETTINGS
-from tests.tiny import BASH, NOUNS, OUTPUT, assistant, make_model, save, user
+from tests.tiny import BASH, NOUNS, OUTPUT, assistant, make_model, user
 
 SETTINGS = LORA_SETTINGS.model_copy(update={"learning_rate": 0.02})
 MODEL = ModelSettings(quantization="none", dtype="float32", batch_tokens=1000)
@@ -59,7 +53,6 @@ def conversations() -> list[PseudoConversation]:
     return made
 
 
-@pytest.fixture
 def following(tokenizer: Any) -> list[Example]:
     """The conversations as they follow the prompt."""
     plain = conversation_examples(tokenizer, conversations(), 1000).examples
@@ -67,28 +60,27 @@ def following(tokenizer: Any) -> list[Example]:
     return [behind(example, len(prompt_ids(tokenizer, PROMPT))) for example in prompted]
 
 
-def make(kind: str, tokenizer: Any, following: list[Example], slots: int) -> tuple[Any, Term]:
+def make(kind: str, tokenizer: Any, slots: int) -> tuple[Any, Term]:
     """A fresh tiny model with a prefix of so many slots in front, and what it learns from."""
     base, teacher, ids = make_model(tokenizer), make_model(tokenizer), prompt_ids(tokenizer, PROMPT)
+    follow = following(tokenizer)
     if kind == "soft_prompt":
         model = attach_soft_prompt(
             base, [ids[place] for place in spread(slots, len(ids))], checkpointing=False
         )
-        examples = [behind_slots(example, slots) for example in following]
-        loss = partial(token_loss_sum, read=read_soft_prompt)
-        return model, Term({"sft": 1.0}, examples, 0, 3, 1, loss)
+        examples = [behind_slots(example, slots) for example in follow]
+        sums = partial(token_loss_sum, read=read_soft_prompt)
+        return model, Term({"sft": 1.0}, examples, 0, 3, 1, sums)
     prompt = compute_prefix(teacher, ids)
-    examples = with_teacher_states(teacher, prompt, following, following)
+    examples = with_teacher_states(teacher, prompt, follow, follow)
     loss = imitation_loss_sums(forward_divergence, read_behind_cartridge)
     model = attach_cartridge(base, shorten(teacher, prompt, slots), frozen=1)
     return model, Term({"sft": 0.0, "divergence": 1.0}, examples, 0, 3, 1, loss)
 
 
-def train(
-    kind: str, tokenizer: Any, following: list[Example], folder: Path, epochs: int = 4
-) -> tuple[Any, list[float]]:
+def train(kind: str, tokenizer: Any, folder: Path, epochs: int = 4) -> tuple[Any, list[float]]:
     """Train 6 slots into `folder`, a step an epoch; returns the model and the losses."""
-    model, term = make(kind, tokenizer, following, 6)
+    model, term = make(kind, tokenizer, 6)
     training = TrainingSettings(epochs=epochs, batch_size=3)
     params = Params({"seed": 0, "train": SETTINGS, "training": training}, {})
     work = folder.parent / f"{folder.name}-work"
@@ -109,20 +101,21 @@ def test_places_are_spread_from_the_first_to_the_last():
     assert spread(1, 9) == [0]
 
 
-def test_a_whole_cartridge_is_the_prompt(model, tokenizer, following):
+def test_a_whole_cartridge_is_the_prompt(model, tokenizer):
     """As many slots as the prompt has tokens: the hidden states of plain transformers."""
+    follow = following(tokenizer)
     ids = prompt_ids(tokenizer, PROMPT)
     expected = [
         model.model(input_ids=torch.tensor([ids + example.ids])).last_hidden_state[0, len(ids) :]
-        for example in following
+        for example in follow
     ]
     prompt = compute_prefix(model, ids)
     whole = attach_cartridge(model, shorten(model, prompt, len(ids)), frozen=1)
-    found = read_behind_cartridge(whole, pack(following, model.device))
+    found = read_behind_cartridge(whole, pack(follow, model.device))
     wanted = torch.cat(
         [
             states[[place - 1 for place in example.labels]]
-            for states, example in zip(expected, following, strict=True)
+            for states, example in zip(expected, follow, strict=True)
         ]
     )
     assert len(wanted) == len(found) > 20
@@ -146,11 +139,11 @@ def test_shortened_keys_stand_at_their_new_positions(model, tokenizer):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_only_the_slots_move_and_they_learn(kind, tokenizer, following, tmp_path):
+def test_only_the_slots_move_and_they_learn(kind, tokenizer, tmp_path):
     """All but the frozen one; the base not at all."""
-    start, _ = make(kind, tokenizer, following, 6)
+    start, _ = make(kind, tokenizer, 6)
     before = {name: value.clone() for name, value in start.named_parameters()}
-    model, losses = train(kind, tokenizer, following, tmp_path / "out", epochs=20)
+    model, losses = train(kind, tokenizer, tmp_path / "out", epochs=20)
     changed = {
         name for name, value in model.named_parameters() if not torch.equal(value, before[name])
     }
@@ -164,11 +157,9 @@ def test_only_the_slots_move_and_they_learn(kind, tokenizer, following, tmp_path
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_equal_seeds_give_equal_files_and_a_killed_run_too(
-    kind, tokenizer, following, tmp_path, monkeypatch
-):
+def test_equal_seeds_give_equal_files_and_a_killed_run_too(kind, tokenizer, tmp_path, monkeypatch):
     """Killed after three of four steps: nothing shows it in the end."""
-    train(kind, tokenizer, following, tmp_path / "a")
+    train(kind, tokenizer, tmp_path / "a")
     step = Trainer.step
 
     def killed(self):
@@ -178,18 +169,19 @@ def test_equal_seeds_give_equal_files_and_a_killed_run_too(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Trainer, "step", killed)
-        train(kind, tokenizer, following, tmp_path / "b")
-    train(kind, tokenizer, following, tmp_path / "b")
+        train(kind, tokenizer, tmp_path / "b")
+    train(kind, tokenizer, tmp_path / "b")
     assert digest(tmp_path / "b") == digest(tmp_path / "a")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_saved_files_reload_into_plain_peft(kind, tokenizer, following, tmp_path):
+def test_saved_files_reload_into_plain_peft(kind, tokenizer, tmp_path):
     """Its own forward pass: the states that training has seen. And no path of this machine."""
-    model, _ = train(kind, tokenizer, following, tmp_path / "out")
+    follow = following(tokenizer)
+    model, _ = train(kind, tokenizer, tmp_path / "out")
     text = (tmp_path / "out/adapter/adapter_config.json").read_text()
     assert '"base_model_name_or_path": "models/base"' in text
-    example = following[1]
+    example = follow[1]
     slots = [] if kind == "cartridge" else [-1 - slot for slot in range(6)]
     flags = [False] * (len(slots) + len(example.ids) - 1) + [True]
     batch = pack([Example(slots + example.ids, flags)], torch.device("cpu"))
@@ -200,83 +192,22 @@ def test_saved_files_reload_into_plain_peft(kind, tokenizer, following, tmp_path
     assert torch.allclose(logits, expected, atol=1e-5)
 
 
-@pytest.fixture
-def prepared(tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The tiny model where `prepare_model` leaves the base."""
-    save(make_model(tokenizer), tokenizer, tmp_path / "base")
-    (tmp_path / "base/model.json").write_text('{"source": "path"}')
-    monkeypatch.setattr(language_model, "BASE", tmp_path / "base")
-    return tmp_path
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_agents_reply_as_plain_peft_does(kind, tokenizer, following, prepared):
-    """Greedy, token by token, from what follows the prompt; the whole prompt counts as six."""
-    out = prepared / "out"
-    train(kind, tokenizer, following, out)
-    episodes = RunEpisodesSettings(max_new_tokens=8, live_environments=1)
-    params = Params({"model": MODEL, "run_episodes": episodes}, {})
-    agent = load_prefix_agent(params, out / "adapter", PROMPT, prepared)
-    assert agent.deployment == "trained prefix"
-    assert agent.prompt_tokens == 6
-    record = json.loads((out / "training.json").read_text())
-    assert agent.adapter_parameters == record["trainable_parameters"]
-    asked = [user("How many files are in /etc?")]
-    [reply] = agent.reply([asked])
-    ids = render_request(tokenizer, PROMPT, asked, "")[1]
-    plain = PeftModel.from_pretrained(make_model(tokenizer), str(out / "adapter"))
-    made = plain_greedy(plain, ids, 8, tokenizer.eos_token_id)
-    assert reply.text == tokenizer.decode(made, skip_special_tokens=True).strip()
-
-
-def test_a_whole_cartridge_replies_as_the_prompted_model(model, tokenizer):
-    ids = prompt_ids(tokenizer, PROMPT)
-    asked = [[user("How many files are in /etc?")], [user("cedar")]]
-    prompted = LanguageModel(model, tokenizer, MODEL, None)
-    expected = prompted.generate(PROMPT, asked, max_new_tokens=12, progress="test")
-    whole = attach_cartridge(make_model(tokenizer), compute_prefix(model, ids).layers, frozen=1)
-    replaced = LanguageModel(whole, tokenizer, MODEL, None)
-    replaced.stand_in(Prefix(ids, prefix_layers(whole)))
-    assert replaced.generate(PROMPT, asked, max_new_tokens=12, progress="test") == expected
-
-
 def test_more_slots_than_the_prompt_has_tokens_are_refused():
     require_room("methods.cartridge.slots", [2, 5], [1] * 5)
     with pytest.raises(UserError, match=r"`methods\.cartridge\.slots`: 6 slots .* of 5 tokens"):
         require_room("methods.cartridge.slots", [6, 2], [1] * 5)
 
 
-def test_cartridges_refuse_gradient_checkpointing(tmp_path):
-    train_settings = SETTINGS.model_copy(update={"gradient_checkpointing": True})
-    with pytest.raises(UserError, match=r"`train\.gradient_checkpointing`"):
-        cartridge.fit(TASK, Params({"train": train_settings}, {}), tmp_path, tmp_path)
-
-
-def test_soft_prompts_train_with_gradient_checkpointing(tokenizer, following):
+def test_soft_prompts_train_with_gradient_checkpointing(tokenizer):
     """The same gradient, from layers that are computed twice."""
+    follow = following(tokenizer)
     gradients = []
     for checkpointing in (False, True):
         ids = prompt_ids(tokenizer, PROMPT)[:6]
         model = attach_soft_prompt(make_model(tokenizer), ids, checkpointing=checkpointing)
-        batch = pack([behind_slots(example, 6) for example in following], torch.device("cpu"))
+        batch = pack([behind_slots(example, 6) for example in follow], torch.device("cpu"))
         model.train()
         token_loss_sum(model, batch, read=read_soft_prompt).sum().backward()
         gradients.append(model.prompt_encoder["default"].embedding.weight.grad)
     assert torch.equal(*gradients)
     assert gradients[0].abs().max() > 1e-3
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_four_bit_base_carries_them(kind, tokenizer, following, prepared, monkeypatch):
-    """Trained in fp32 on NF4 weights, loaded again to the same keys and values."""
-    settings = MODEL.model_copy(update={"quantization": "nf4", "dtype": "bfloat16"})
-    load = language_model.load_base
-    monkeypatch.setitem(globals(), "make_model", lambda _: load(settings)[0])
-    model, losses = train(kind, tokenizer, following, prepared / "out", epochs=8)
-    assert losses[-1] < losses[0]
-    _, _, prefix, _ = load_with_prefix(settings, prepared / "out/adapter", PROMPT)
-    assert len(prefix) == 6
-    for one, other in zip(prefix.layers, prefix_layers(model.eval()), strict=True):
-        assert one[0].dtype == torch.bfloat16
-        assert torch.equal(one[0], other[0])
-        assert torch.equal(one[1], other[1])

@@ -159,10 +159,35 @@ def behind_slots(example: Example, slots: int) -> Example:
     return Example(ids + example.ids, [False] * slots + example.supervised)
 
 
+def encoder_weights(model: Any) -> dict[str, Tensor]:
+    """The slots' weights by name in the model, whole and on the CPU; the frozen ones first."""
+    return {
+        name: value.detach().cpu().clone()
+        for name, value in model.named_parameters()
+        if name.startswith(ENCODER)
+    }
+
+
+def save_prefix(model: Any, weights: dict[str, Tensor], folder: Path) -> None:
+    """Save a prefix in peft's format; equal weights give equal files; the first process does.
+
+    In the base model's type: peft casts to it whatever it reads.
+
+    Args:
+        model: the peft model.
+        weights: see `encoder_weights`.
+        folder: becomes an adapter's folder.
+    """
+    if rank() > 0:
+        return
+    slots = torch.cat(list(weights.values())).to(model.get_base_model().dtype)
+    config = {**model.peft_config["default"].to_dict(), "inference_mode": True}
+    write_bytes(folder / "adapter_model.safetensors", save({"prompt_embeddings": slots}))
+    write_text(folder / "adapter_config.json", plain_config(config))
+
+
 def fit_prefix(model: Any, term: Term, params: Params, out: Path, work: Path) -> None:
     """Train a prefix on one term: `out/adapter/` in peft's format, and what `fit_terms` writes.
-
-    Saved in the base model's type: peft casts to it whatever it reads.
 
     Args:
         model: from `attach_cartridge` or `attach_soft_prompt`.
@@ -170,18 +195,9 @@ def fit_prefix(model: Any, term: Term, params: Params, out: Path, work: Path) ->
         params: with the sections seed, train and the task's training.
         out, work: see `trainer.train`.
     """
-    dtype = model.get_base_model().dtype
-    encoder = {name: value for name, value in model.named_parameters() if name.startswith(ENCODER)}
-    # Taken now: FSDP divides parameters in place.
-    frozen = [value.detach().cpu().clone() for value in encoder.values() if not value.requires_grad]
-    trained = [name for name, value in encoder.items() if value.requires_grad]
-    config = {**model.peft_config["default"].to_dict(), "inference_mode": True}
+    start = encoder_weights(model)  # of the frozen slots, before FSDP divides parameters in place
 
-    def save_prefix(weights: dict[str, Tensor]) -> None:
-        if rank() > 0:
-            return
-        slots = torch.cat([*frozen, *(weights[name] for name in trained)]).to(dtype)
-        write_bytes(out / "adapter/adapter_model.safetensors", save({"prompt_embeddings": slots}))
-        write_text(out / "adapter/adapter_config.json", plain_config(config))
+    def save_trained(weights: dict[str, Tensor]) -> None:
+        save_prefix(model, {**start, **weights}, out / "adapter")
 
-    fit_terms(model, [term], params, out, work, save_prefix)
+    fit_terms(model, [term], params, out, work, save_trained)
