@@ -241,4 +241,5 @@ def load_agent(row: str, task: str, params: Params, folder: Path, work: Path) ->
         max_new_tokens=params.run_episodes.max_new_tokens,
         deployment="trained prefix",
         adapter_parameters=slots.numel(),
+        bytes_to_ship=(folder / row / "slots.safetensors").stat().st_size,
     )
