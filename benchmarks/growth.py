@@ -18,8 +18,9 @@ from benchmarks.results import Bar, BenchmarkRecord, write_record
 from benchmarks.settings import CommonSettings, GrowthSettings, read_settings
 from benchmarks.workloads import text_of
 from gcd.agents import ChatAgent
+from gcd.core.base_model import load_base
 from gcd.core.interfaces import Task, load_task
-from gcd.core.language_model import LanguageModel, load_base
+from gcd.core.language_model import LanguageModel
 from gcd.core.params import Params, read_params
 from gcd.core.records import (
     Conversation,

@@ -20,8 +20,8 @@ from benchmarks.measure import alternate, compare, run, seconds
 from benchmarks.reference import load_plain, plain_mode
 from benchmarks.results import BenchmarkRecord, write_record
 from benchmarks.settings import CommonSettings, InferenceSettings, read_settings
+from gcd.core.base_model import load_with_adapter
 from gcd.core.chat import render, render_request
-from gcd.core.language_model import load_with_adapter
 from gcd.core.params import read_params
 from gcd.core.records import Conversation, PseudoConversation, read_records
 from gcd.data import pseudo_folder, read_prompt

@@ -16,7 +16,7 @@ from benchmarks.measure import alternate, compare, mebibytes, run, seconds
 from benchmarks.reference import plain_mode
 from benchmarks.results import Bar, BenchmarkRecord, write_record
 from benchmarks.settings import CommonSettings, KlSettings, read_settings
-from gcd.core.language_model import load_base
+from gcd.core.base_model import load_base
 from gcd.core.params import read_params
 from gcd.training.divergence import choose_divergence, divergence_sum
 from gcd.training.settings import DivergenceSettings

@@ -17,9 +17,10 @@ from benchmarks.results import BenchmarkRecord, write_record
 from benchmarks.settings import CommonSettings, PromptedEpisodesSettings, read_settings
 from gcd.acting.rollout import play
 from gcd.agents import ChatAgent
+from gcd.core.base_model import load_base
 from gcd.core.errors import UserError
 from gcd.core.interfaces import Reply, Task, load_task
-from gcd.core.language_model import LanguageModel, load_base
+from gcd.core.language_model import LanguageModel
 from gcd.core.params import read_params
 from gcd.core.records import FULL_PROMPT, Conversation, Episode, Message, Played, read_records
 from gcd.data import read_prompt

@@ -13,7 +13,7 @@ from benchmarks.measure import alternate, compare_sides, run
 from benchmarks.reference import PlainTrainer, attach_plain_lora, load_plain
 from benchmarks.results import BenchmarkRecord, write_record
 from benchmarks.settings import CommonSettings, TrainEpochSettings, read_settings
-from gcd.core.language_model import load_base
+from gcd.core.base_model import load_base
 from gcd.core.params import read_params
 from gcd.data import read_pseudo_data
 from gcd.methods.gcd import loss_terms

@@ -23,8 +23,8 @@ from tqdm import tqdm
 from benchmarks.measure import compare, run
 from benchmarks.results import BenchmarkRecord, Comparison, write_record
 from benchmarks.settings import CommonSettings, TrainRowsSettings, read_settings
+from gcd.core.base_model import BASE
 from gcd.core.errors import UserError
-from gcd.core.language_model import BASE
 from gcd.core.params import FILE, load_file
 from gcd.data import pseudo_files, task_folder
 

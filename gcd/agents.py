@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from gcd.core.base_model import load_base, load_with_adapter
 from gcd.core.interfaces import Reply
 from gcd.core.journal import Journal
-from gcd.core.language_model import LanguageModel, load_base, load_with_adapter
+from gcd.core.language_model import LanguageModel
 from gcd.core.params import Params
 from gcd.core.prompt import format_prompt
 from gcd.core.records import Conversation

@@ -11,10 +11,10 @@ from pathlib import Path
 from gcd.acting.agentbench import live_episodes, served
 from gcd.acting.recall import prompt_opening, recall_prompt
 from gcd.acting.rollout import play
+from gcd.core.base_model import BASE, load_tokenizer
 from gcd.core.errors import RowFailure
 from gcd.core.failures import memory_is_the_row_s_own, read_failure, write_failure
 from gcd.core.interfaces import Task, load_method, load_task
-from gcd.core.language_model import BASE, load_tokenizer
 from gcd.core.params import Params, read_params
 from gcd.core.records import (
     FULL_PROMPT,

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from benchmarks.reference import attach_plain_lora, load_plain, pad_right, reply
+from gcd.core.base_model import load_base
 from gcd.core.chat import render
-from gcd.core.language_model import LanguageModel, load_base
+from gcd.core.language_model import LanguageModel
 from gcd.core.params import Params, read_params
 from gcd.core.prompt import parse_prompt, read_prompt_text
 from gcd.core.records import Conversation

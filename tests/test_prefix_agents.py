@@ -10,7 +10,7 @@ import torch
 from peft import PeftModel
 
 from gcd.agents import load_base_agent, load_prefix_agent
-from gcd.core import language_model
+from gcd.core import base_model
 from gcd.core.chat import prompt_ids, render_request
 from gcd.core.errors import UserError
 from gcd.core.interfaces import load_method
@@ -41,7 +41,7 @@ def prepared(tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """The tiny model where `prepare_model` leaves the base."""
     save(make_model(tokenizer), tokenizer, tmp_path / "base")
     (tmp_path / "base/model.json").write_text('{"source": "path"}')
-    monkeypatch.setattr(language_model, "BASE", tmp_path / "base")
+    monkeypatch.setattr(base_model, "BASE", tmp_path / "base")
     return tmp_path
 
 
@@ -50,7 +50,9 @@ def test_agents_reply_as_plain_peft_does(kind, tokenizer, prepared):
     """Greedy, token by token, from what follows the prompt; the whole prompt counts as six."""
     out = prepared / "out"
     train(kind, tokenizer, out)
-    episodes = RunEpisodesSettings(max_new_tokens=8, live_environments=1)
+    episodes = RunEpisodesSettings(
+        max_new_tokens=8, live_environments=1, recall_requests=1, recall_tokens=8
+    )
     params = Params({"model": MODEL, "run_episodes": episodes}, {})
     agent = load_prefix_agent(params, out / "adapter", PROMPT, prepared)
     assert agent.deployment == "trained prefix"
@@ -87,7 +89,7 @@ def test_cartridges_refuse_gradient_checkpointing(tmp_path):
 def test_a_four_bit_base_carries_them(kind, tokenizer, prepared, monkeypatch):
     """Trained in fp32 on NF4 weights, loaded again to the same keys and values."""
     settings = MODEL.model_copy(update={"quantization": "nf4", "dtype": "bfloat16"})
-    load = language_model.load_base
+    load = base_model.load_base
     monkeypatch.setattr("tests.test_prefixes.make_model", lambda _: load(settings)[0])
     model, losses = train(kind, tokenizer, prepared / "out", epochs=8)
     assert losses[-1] < losses[0]
@@ -119,7 +121,9 @@ def test_a_method_fits_and_loads_each_of_its_rows(kind, tokenizer, prepared, mon
     write_pseudo_data(prepared / "data/pseudo" / TASK)
     method = load_method(kind)
     training = TrainingSettings(epochs=1, batch_size=3)
-    episodes = RunEpisodesSettings(max_new_tokens=4, live_environments=1)
+    episodes = RunEpisodesSettings(
+        max_new_tokens=4, live_environments=1, recall_requests=1, recall_tokens=8
+    )
     sections = {"seed": 0, "model": MODEL, "train": LORA_SETTINGS, "training": training}
 
     def params(**changes: Any) -> Params:
@@ -157,7 +161,7 @@ def test_a_whole_cartridge_acts_as_the_full_prompt(tmp_path: Path, monkeypatch: 
     (tmp_path / "prompted").mkdir()
     prompted = load_base_agent(params, prompt, tmp_path / "prompted")
     expected = prompted.reply(asked)
-    base, tokenizer = language_model.load_base(params.model)
+    base, tokenizer = base_model.load_base(params.model)
     whole = compute_prefix(base, prompt_ids(tokenizer, prompt))
     model = attach_cartridge(base, shorten(base, whole, len(whole)), frozen=1)
     save_prefix(model, encoder_weights(model), tmp_path)

@@ -252,7 +252,7 @@ def test_no_examples_is_an_error(tokenizer, tmp_path):
 
 def test_four_bit_base_trains_and_reloads(tokenizer, tmp_path):
     """QLoRA on the CPU: NF4 base, LoRA on top, the same logits after reloading both."""
-    from gcd.core import language_model
+    from gcd.core import base_model
     from gcd.core.settings import ModelSettings
     from tests.tiny import save
 
@@ -260,12 +260,12 @@ def test_four_bit_base_trains_and_reloads(tokenizer, tmp_path):
     (tmp_path / "base/model.json").write_text('{"source": "path"}')
     settings = ModelSettings(quantization="nf4", dtype="float32", batch_tokens=100)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(language_model, "BASE", tmp_path / "base")
-        base, _ = language_model.load_base(settings)
+        patch.setattr(base_model, "BASE", tmp_path / "base")
+        base, _ = base_model.load_base(settings)
         assert type(base.model.layers[0].mlp.up_proj).__name__ == "Linear4bit"
         model = attach_lora(base, SETTINGS, four_bit=True, seed=0)
         train_adapter(model, [term()], SETTINGS, 3, 0, tmp_path, tmp_path)
-        loaded, _, deployment, trained = language_model.load_with_adapter(
+        loaded, _, deployment, trained = base_model.load_with_adapter(
             settings, tmp_path / "adapter"
         )
     assert deployment == "unmerged adapter"

@@ -15,8 +15,8 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from gcd.compression.selection import Token, chunk_ends
+from gcd.core.base_model import device
 from gcd.core.errors import UserError
-from gcd.core.language_model import device
 from gcd.core.settings import Count, Positive, Section
 
 IGNORED = -100  # no label: cross_entropy passes over it

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from gcd.core.base_model import attach_adapter, load_base
 from gcd.core.chat import prompt_ids
-from gcd.core.language_model import attach_adapter, load_base
 from gcd.core.records import Conversation
 from gcd.core.sessions import Layers
 from gcd.core.settings import ModelSettings

@@ -10,9 +10,9 @@ from pathlib import Path
 from pydantic import Field
 
 from gcd.agents import load_prefix_agent
+from gcd.core.base_model import load_base
 from gcd.core.errors import UserError
 from gcd.core.interfaces import Agent
-from gcd.core.language_model import load_base
 from gcd.core.params import FILE, Params
 from gcd.core.sessions import Layers
 from gcd.core.settings import Count, Positive, Section

@@ -21,11 +21,12 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from gcd.agents import ChatAgent
+from gcd.core.base_model import load_base
 from gcd.core.chat import encode_text, header_ids, prompt_ids, render
 from gcd.core.errors import UserError
 from gcd.core.interfaces import Agent
 from gcd.core.journal import Journal
-from gcd.core.language_model import LanguageModel, load_base
+from gcd.core.language_model import LanguageModel
 from gcd.core.params import FILE, Params
 from gcd.core.records import write_bytes, write_text
 from gcd.core.settings import Count, Positive, Section, Share

@@ -20,9 +20,10 @@ from gcd.compression.prompt import compress, score_prompt
 from gcd.compression.recipe import RecipeSettings, corpus, train_by_recipe
 from gcd.compression.selection import SelectionSettings
 from gcd.compression.tiny_encoder import TinyEncoderSource, save_tiny_encoder
+from gcd.core.base_model import base_location
 from gcd.core.chat import encode_text, render_request
 from gcd.core.interfaces import Agent
-from gcd.core.language_model import base_location, load_language_model
+from gcd.core.language_model import load_language_model
 from gcd.core.launch import rank
 from gcd.core.params import Params
 from gcd.core.prompt import format_prompt, parse_prompt, read_prompt_text

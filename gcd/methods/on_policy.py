@@ -15,10 +15,10 @@ from peft import load_peft_weights, set_peft_model_state_dict
 from torch import Tensor
 
 from gcd.agents import load_adapted_agent
+from gcd.core.base_model import load_base
 from gcd.core.chat import prompt_ids
 from gcd.core.errors import UserError
 from gcd.core.interfaces import Agent
-from gcd.core.language_model import load_base
 from gcd.core.launch import sharded
 from gcd.core.params import Params
 from gcd.core.records import write_text

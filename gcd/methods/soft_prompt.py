@@ -11,8 +11,8 @@ from pathlib import Path
 from pydantic import Field
 
 from gcd.agents import load_prefix_agent
+from gcd.core.base_model import load_base
 from gcd.core.interfaces import Agent
-from gcd.core.language_model import load_base
 from gcd.core.params import Params
 from gcd.core.settings import Count, Positive, Section
 from gcd.data import read_prompt, read_pseudo_data

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
+from gcd.core.base_model import load_base
 from gcd.core.chat import prompt_ids
 from gcd.core.errors import UserError
-from gcd.core.language_model import load_base
 from gcd.core.params import FILE, Params
 from gcd.core.records import write_text
 from gcd.core.shared_prefix import compute_prefix

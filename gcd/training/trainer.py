@@ -24,8 +24,8 @@ from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
+from gcd.core.base_model import device
 from gcd.core.errors import RowFailure, UserError
-from gcd.core.language_model import device
 from gcd.core.launch import sharded
 from gcd.core.records import write_text
 from gcd.core.settings import TrainSettings
