@@ -102,7 +102,12 @@ def other_texts(tokenizer: Any, data: PseudoData, params: Params) -> list[list[i
 
 
 def autoencoder(
-    base: Any, tokenizer: Any, header: list[int], contents: list[list[int]], params: Params, slots: int
+    base: Any,
+    tokenizer: Any,
+    header: list[int],
+    contents: list[list[int]],
+    params: Params,
+    slots: int,
 ) -> tuple[Autoencoder, list[Pair]]:
     """The model, with texts 2t and 2t + 1 for contents t and its first half; and its examples."""
     texts = []
@@ -172,9 +177,7 @@ def instruction(
     changed.train = params.train.model_copy(update={"learning_rate": params.method.learning_rate})
     term = conversation_term(tokenizer, data, params, weight=1.0)
     _, following = examples_behind_prompt(tokenizer, data, term.examples)
-    term.examples[:] = [
-        behind_slots(header, slots, CONVERSATION, example) for example in following
-    ]
+    term.examples[:] = [behind_slots(header, slots, CONVERSATION, example) for example in following]
     return changed, term
 
 
