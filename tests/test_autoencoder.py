@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from gcd.core.chat import header_ids, prompt_ids
+from gcd.core.chat import encode_text, header_ids, prompt_ids
 from gcd.core.errors import UserError
 from gcd.core.language_model import LanguageModel
 from gcd.core.params import check_sections, load_file
@@ -193,21 +194,32 @@ def test_slots_that_were_kept_are_read_as_in_training(tokenizer):
     assert torch.allclose(found, expected, atol=1e-5)
 
 
-def test_a_text_comes_back_after_a_few_steps(tokenizer):
-    model = build(tokenizer)
-    task = behind_slots(
-        HEADER, model.slot_ids(0), ITSELF, all_labels([*TEXTS[0], tokenizer.eos_token_id])
+def test_a_text_comes_back_after_a_few_steps(taught):
+    """Behind a frozen model that has learnt to talk; a random one does what it does."""
+    tokenizer = AutoTokenizer.from_pretrained(taught)
+    base = AutoModelForCausalLM.from_pretrained(taught).eval()
+    ids = encode_text(tokenizer, tiny.PROMPT)[20:24]
+    model = Autoencoder(
+        base,
+        [read_text(base, HEADER, ids)],
+        4,
+        SETTINGS,
+        end=tokenizer.eos_token_id,
+        vector_rate=10.0,
+        blend=0.1,
+        four_bit=False,
+        seed=0,
     )
+    task = behind_slots(HEADER, model.slot_ids(0), ITSELF, all_labels(ids))
     first = reconstruction(model, task)
     optimizer = torch.optim.Adam([v for v in model.parameters() if v.requires_grad], lr=0.02)
-    for _ in range(60):
+    for _ in range(25):
         optimizer.zero_grad()
         loss(model, [task]).backward()
         optimizer.step()
     last = reconstruction(model, task)
-    assert first["nats_per_token"] > 5
-    assert first["right_tokens"] < 0.5
-    assert last["nats_per_token"] < 0.05
+    assert first["nats_per_token"] > 1
+    assert last["nats_per_token"] < 0.1
     assert last["right_tokens"] == 1.0
 
 
@@ -317,8 +329,7 @@ def test_what_is_recorded_and_what_is_shipped(repository, tmp_path, monkeypatch)
     pretraining = {f"pretraining/{name}" for name in records}
     assert names == {*records, *pretraining, "reconstruction.json", "slots.safetensors"}
     first, both = (
-        json.loads((out / name).read_text())
-        for name in ("pretraining/training.json", "training.json")
+        json.loads((out / name / "training.json").read_text()) for name in ("pretraining", ".")
     )
     assert first["optimizer_steps"] == 5
     assert both["optimizer_steps"] == 5 + 3

@@ -23,7 +23,7 @@ from gcd.core.sessions import Layers
 from gcd.core.settings import TrainSettings
 from gcd.core.shared_prefix import Prefix
 from gcd.training.lora import attach_lora
-from gcd.training.losses import Batch, Example, cross_entropy_sum, pack, read_row
+from gcd.training.losses import Batch, Example, pack, read_row
 from gcd.training.packed_attention import attend_within_examples
 
 # Ids of the marks in an example, see `Example`: the text itself, its continuation, a conversation.
@@ -61,7 +61,7 @@ class Text:
 def _losses(base: Any, hidden: Tensor, labels: Tensor) -> Tensor:
     """The cross entropy of each label, [n]; see `losses.cross_entropy_sum`."""
     parts = []
-    for rows, chosen in zip(hidden.split(128), labels.split(128), strict=True):
+    for rows, chosen in zip(torch.split(hidden, 128), torch.split(labels, 128), strict=True):
         scores = (rows @ base.lm_head.weight.t()).float()
         parts.append(nn.functional.cross_entropy(scores, chosen, reduction="none"))
     return torch.cat(parts)
@@ -169,7 +169,8 @@ class Autoencoder(nn.Module):
         made = read_row(self.encoder.get_base_model(), row, start, read.layers).float()
         # As large as embeddings are: behind its last norm a model's states are some 20 times so.
         made = made * self.scale / made.pow(2).mean(-1, keepdim=True).sqrt()
-        return start + self.vector_rate * self.blend * made
+        slots: Tensor = start + self.vector_rate * self.blend * made
+        return slots
 
     def mark(self, number: int) -> Tensor:
         """The vector of ITSELF, CONTINUATION or CONVERSATION, [1, d]."""
@@ -187,11 +188,12 @@ def read_slots(model: Autoencoder, batch: Batch) -> Tensor:
     starts = torch.zeros(len(model.texts), dtype=torch.long, device=batch.ids.device)
     vectors = [model.vector_rate * model.marks]
     count = MARKS
-    for text in numbers[slots].div(model.slots, rounding_mode="floor").unique().tolist():
+    texts = numbers.div(model.slots, rounding_mode="floor")
+    for text in sorted(set(texts[slots].tolist())):
         vectors.append(model.encode(text))
         starts[text] = count
         count += len(vectors[-1])
-    found = starts[numbers.div(model.slots, rounding_mode="floor")] + numbers % model.slots
+    found = starts[texts] + numbers % model.slots
     ids = torch.where(slots, -1 - found, batch.ids)
     return read_row(model.decoder, replace(batch, ids=ids), torch.cat(vectors))
 
@@ -214,19 +216,14 @@ def reconstruction(model: Autoencoder, example: Example) -> dict[str, float]:
     Returns:
         "nats_per_token", and "right_tokens": the share of tokens that greedy decoding would choose.
     """
-    was_training = model.training
-    model.eval()
     batch = pack([example], model.memory.device)
-    hidden = read_slots(model, batch)
-    total = cross_entropy_sum(model.decoder, hidden, batch.labels).item()
+    hidden = read_slots(model.eval(), batch)
     head = model.decoder.lm_head.weight
-    right = sum(
-        int(((rows @ head.t()).argmax(-1) == chosen).sum())
-        for rows, chosen in zip(hidden.split(128), batch.labels.split(128), strict=True)
-    )
-    model.train(was_training)
-    count = len(batch.labels)
-    return {"nats_per_token": total / count, "right_tokens": right / count}
+    guesses = torch.cat([(rows @ head.t()).argmax(-1) for rows in torch.split(hidden, 128)])
+    return {
+        "nats_per_token": float(_losses(model.decoder, hidden, batch.labels).mean()),
+        "right_tokens": float((guesses == batch.labels).float().mean()),
+    }
 
 
 @torch.inference_mode()
