@@ -4,6 +4,9 @@ import csv
 import json
 import math
 import shutil
+import signal
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from gcd.training.settings import OnPolicySettings
 from gcd.training.trainer import Trainer, train
 from tests import tiny
 from tests.test_multiple_processes import (
+    ENVIRONMENT,
     assert_equal_training,
     command,
     copy,
@@ -156,12 +160,33 @@ def test_the_warm_start_is_the_other_row(one: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_killed_cell_continues_to_the_same_files(cell: Path, one: Path, tmp_path: Path) -> None:
+    """`kill -9` in the second phase: the warm start is taken as it is, and the rest is trained."""
+    folder = copy(cell, tmp_path / "killed")
+    process = subprocess.Popen(
+        command("on_policy", 1), cwd=folder, env=ENVIRONMENT, stderr=subprocess.DEVNULL
+    )
+    while process.poll() is None and not list(folder.glob(".work/*/*/checkpoint.pt")):
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
+    said = run_fit(folder, *command("on_policy", 1))
+    assert said.count("continuing at step") == 2
+    expected, found = (
+        {path.relative_to(place): path.read_bytes() for path in place.rglob("*") if path.is_file()}
+        for place in (trained(one), trained(folder))
+    )
+    assert found == expected
+
+
+@pytest.mark.slow
 def test_two_processes_sample_and_train_what_one_does(
     cell: Path, one: Path, tmp_path: Path
 ) -> None:
     """Every process draws all replies; they are equal because the weights are."""
     two = copy(cell, tmp_path / "two")
     run_fit(two, *command("on_policy", 2))
+    one = copy(one, tmp_path / "one")
     for folder in (one, two):  # the second phase has no list of examples
         (trained(folder) / "examples.json").write_text("")
     # A divergence is a difference of numbers a thousand times as large.
