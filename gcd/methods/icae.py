@@ -11,6 +11,7 @@ import json
 import logging
 import random
 from copy import copy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,6 +49,7 @@ from gcd.training.losses import Example, token_loss_sum
 from gcd.training.terms import Term, Visit
 
 Pair = tuple[Example, Example]  # of a text: itself, and its second half
+LOSS_SUMS = partial(token_loss_sum, read=read_slots)
 
 
 class PretrainingSettings(Section):
@@ -164,7 +166,7 @@ def pretraining(params: Params, pairs: list[Pair]) -> tuple[Params, Term]:
         truncated=0,
         batch_size=1,
         every=1,
-        loss_sums=partial(token_loss_sum, read=read_slots),
+        loss_sums=LOSS_SUMS,
         visit=partial(choose, pairs, settings),
     )
     return changed, term
@@ -178,8 +180,8 @@ def instruction(
     changed.train = params.train.model_copy(update={"learning_rate": params.method.learning_rate})
     term = conversation_term(tokenizer, data, params, weight=1.0)
     _, following = examples_behind_prompt(tokenizer, data, term.examples)
-    term.examples[:] = [behind_slots(header, slots, CONVERSATION, example) for example in following]
-    return changed, term
+    examples = [behind_slots(header, slots, CONVERSATION, example) for example in following]
+    return changed, replace(term, examples=examples, loss_sums=LOSS_SUMS)
 
 
 def add_records(first: Path, second: Path) -> None:
