@@ -112,12 +112,12 @@ def _insert_methods(text: str, methods: dict[str, Any]) -> str:
     return "".join(lines[:end] + new[1:] + lines[end:])
 
 
-def apply_profile(text: str, name: str, folder: Path = FOLDER) -> str:
+def merge_profile(text: str, name: str, folder: Path = FOLDER) -> str:
     """The text of a params.yaml with a profile's changes; all else stays, comments too.
 
     Raises:
-        UserError: there is no such profile, it names a key that `text` does not have and that is
-            no method either, or the result is not valid (`stages.check_params`).
+        UserError: there is no such profile, or it names a key that `text` does not have and that is
+            no method either.
     """
     yaml = _round_trip()
     params = yaml.load(text)
@@ -126,7 +126,16 @@ def apply_profile(text: str, name: str, folder: Path = FOLDER) -> str:
     _merge(params, profile, source, "")
     stream = io.StringIO()
     yaml.dump(params, stream)
-    new = _insert_methods(stream.getvalue(), methods)
+    return _insert_methods(stream.getvalue(), methods)
+
+
+def apply_profile(text: str, name: str, folder: Path = FOLDER) -> str:
+    """`merge_profile`, and the result is valid.
+
+    Raises:
+        UserError: see `merge_profile`, or the result is not valid (`stages.check_params`).
+    """
+    new = merge_profile(text, name, folder)
     merged = YAML(typ="safe").load(new)
     check_sections(merged, *every_section(merged))
     return new
@@ -146,15 +155,18 @@ def _committed() -> str:
 def use_profile(name: str) -> None:
     """Write params.yaml: the committed one with the profile's changes.
 
+    Whether they are valid is for `check_params` to say, the first stage of every run: here that
+    would import all methods, and torch with them, which takes ten seconds.
+
     Raises:
-        UserError: see `apply_profile`; or params.yaml has changes of its own, which would be lost.
+        UserError: see `merge_profile`; or params.yaml has changes of its own, which would be lost.
     """
     committed = _committed()
-    new = apply_profile(committed, name)
+    new = merge_profile(committed, name)
     current = FILE.read_text(encoding="utf-8")
     if current not in (committed, new):
         others = [file.stem for file in FOLDER.glob("*.yaml") if file.stem != name]
-        if all(current != apply_profile(committed, other) for other in others):
+        if all(current != merge_profile(committed, other) for other in others):
             raise UserError(
                 f"{FILE} differs from the last commit, and a profile would overwrite that. Commit "
                 f"your changes first, or drop them: git checkout {FILE}"
