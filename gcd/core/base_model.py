@@ -103,6 +103,11 @@ def load_model(settings: ModelSettings, name: str) -> tuple[Any, Any]:
                 f"The model {place['pretrained_model_name_or_path']} cannot be loaded: "
                 f"{' '.join(str(error).split())[:300]} {remedy}"
             ) from error
+    for layer in model.modules():
+        if type(layer).__name__ == "Linear4bit":
+            # On a CPU with AVX-512 for bf16, bitsandbytes would round to bf16 where no gradient is
+            # asked for, and leave the weights in a form that no gradient comes back through.
+            layer.support_avx512bf16_for_cpu = False
     return model.eval(), tokenizer
 
 

@@ -43,10 +43,6 @@ def fit_adapter(params: Params, make_terms: MakeTerms, out: Path, work: Path) ->
     base, tokenizer = load_base(params.model)
     terms = make_terms(base, tokenizer)
     four_bit = params.model.quantization == "nf4"
-    if four_bit:
-        # Where the teacher has read: on CPUs with AVX-512 for bf16, bitsandbytes then keeps 4-bit
-        # weights in a form through which no gradient comes back.
-        base, _ = load_base(params.model)
     adapted = attach_lora(base, params.train, four_bit=four_bit, seed=params.seed)
 
     def save(weights: dict[str, Tensor]) -> None:
