@@ -92,7 +92,10 @@ class Trainer:
         tokens = str(self.totals["supervised_tokens"])
         self.rows.append({"step": str(step + 1), **shown, "tokens": tokens})
         if not math.isfinite(loss):
-            raise RowFailure(f"The loss is {loss} at step {step + 1}; lower train.learning_rate.")
+            raise RowFailure(
+                f"The loss is {loss} at step {step + 1}; lower the learning rate: train.learning_rate, "
+                "or that of the row where it has its own."
+            )
 
     def _sum(self, count: int) -> int:
         """A number of each process, summed over them."""
