@@ -34,7 +34,7 @@ def shrink(params: dict[str, Any]) -> None:
     params["make_pseudo_inputs"] |= {"demonstrations": 2, "temperature": 1.0}
     for stage in ("make_paired_outputs", "make_reasons", "make_pseudo_conversations"):
         params[stage]["minimum"] = 1
-    params["make_pseudo_conversations"]["end_token"] = "[END]"
+    params["make_pseudo_conversations"] |= {"end_token": "[END]", "live_conversations": 2}
     params["train"]["checkpoint_every"] = 1
     params["train"]["lora"]["rank"] = 4
     params["score"]["bootstrap_samples"] = 100
