@@ -93,8 +93,8 @@ class Trainer:
         self.rows.append({"step": str(step + 1), **shown, "tokens": tokens})
         if not math.isfinite(loss):
             raise RowFailure(
-                f"The loss is {loss} at step {step + 1}; lower train.learning_rate, or the row's own "
-                "learning rate where it has one."
+                f"The loss is {loss} at step {step + 1}; lower train.learning_rate, or the row's "
+                "own learning rate where it has one."
             )
 
     def _sum(self, count: int) -> int:
