@@ -143,13 +143,15 @@ def write_report(
     results: list[TaskResults],
     data: pd.DataFrame,
     left_out: pd.DataFrame,
+    further: str,
     model: ModelRecord,
     confidence: float,
     folder: Path,
 ) -> None:
     """Write `folder`/report.md, tables/ and figures/.
 
-    `data` and `left_out` are `tables.data_table`'s and `tables.left_out_table`'s.
+    `data` and `left_out` are `tables.data_table`'s and `tables.left_out_table`'s; `further` is
+    the section of `further_rows.render`.
 
     A table is there twice: tidy numbers in a .csv, and as the report shows it in a .md.
     """
@@ -187,6 +189,8 @@ def write_report(
             tables.write_csv(frame, folder / "tables" / f"{found.task}_{name}.csv")
         for name, frame in shown_tables(found).items():
             tables.write_markdown(frame, folder / "tables" / f"{found.task}_{name}.md")
+    if further:
+        parts.append(further)
     if not data.empty:
         parts += ["## Generated data", tables.markdown(data), paragraph(DATA_NOTE)]
         tables.write_csv(data, folder / "tables" / "data.csv")

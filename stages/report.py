@@ -6,6 +6,7 @@ python -m stages.report
 import shutil
 from pathlib import Path
 
+from gcd import further_rows
 from gcd.core.errors import UserError
 from gcd.core.params import read_params
 from gcd.core.stage import run
@@ -59,7 +60,8 @@ def main() -> None:
     model = read_model(MODELS / "base/model.json")
     left_out = left_out_table(SAMPLES, {task: played(found) for task, found in rows.items()})
     confidence = params.score.confidence
-    write_report(results, data_table(PSEUDO), left_out, model, confidence, REPORTS)
+    further = further_rows.render(further_rows.read_run(), results)
+    write_report(results, data_table(PSEUDO), left_out, further, model, confidence, REPORTS)
 
 
 if __name__ == "__main__":

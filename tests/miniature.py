@@ -45,7 +45,8 @@ def make_repository(folder: Path, taught: Path) -> Path:
     for name in ("gcd", "stages", "data/prompts"):
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
-    for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
+    (folder / "reports").mkdir()
+    for name in ("dvc.yaml", ".gitignore", ".dvcignore", "reports/further_rows.json"):
         shutil.copy(ROOT / name, folder / name)
     shutil.copytree(taught, folder / "mine")
     (folder / "data/prompts/os_interaction.md").write_text(tiny.PROMPT)

@@ -44,6 +44,7 @@ LAYERS = [
     "cost_tables",
     "results",
     "sentences",
+    "further_rows",
     "reporting",
     "tasks",
     "methods",
