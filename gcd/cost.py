@@ -240,20 +240,30 @@ def episode_costs(
 
 
 def cost_tasks(
-    model: Architecture, tasks: dict[str, dict[str, Row]], models: Path, dtype: str
+    model: Architecture,
+    tasks: dict[str, dict[str, Row]],
+    models: Path,
+    data: dict[str, int],
+    dtype: str,
 ) -> dict[str, dict[str, dict[str, object]]]:
-    """{task: {row: costs}} as in costs.json: of training, of shipping, and of episodes if any.
+    """{task: {row: costs}} as in costs.json: of data, training, shipping, and of episodes if any.
 
     Args:
         model: the base model's sizes.
         tasks: the rows that played, by task.
         models: the folder that `fit` filled.
+        data: FLOPs of each task's pseudo data, which every row with trained weights needs.
         dtype: of the key-value cache.
     """
+    trained = {
+        task: {name: read_training(models, task, name, row) for name, row in rows.items()}
+        for task, rows in tasks.items()
+    }
     return {
         task: {
             name: {
-                "training": read_training(models, task, name, row).model_dump(),
+                "data_flops": data[task] if trained[task][name].flops else 0,
+                "training": trained[task][name].model_dump(),
                 "bytes_to_ship": row.agent.bytes_to_ship,
                 "prompt_tokens": row.agent.prompt_tokens,
                 **(episode_costs(model, row, rows[FULL_PROMPT], dtype) or {}),

@@ -1,5 +1,6 @@
 """The report's tables of costs: of episodes, of training, and of what must be shipped."""
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -65,6 +66,40 @@ def training_table(costs: Costs, rows: list[str]) -> pd.DataFrame:
         }
         for row, training in ((row, costs[row]["training"]) for row in rows)
     )
+
+
+def break_even(costs: Costs, row: str, regime: str) -> int | None:
+    """Sessions after which the row's data and training have paid for themselves, in FLOPs.
+
+    A session is the mean of full_prompt's episodes; a saving is what the row needs less on the same
+    turns. None where it needs no less: it never pays.
+    """
+    share = costs[row]["flops_relative_on_teacher_episodes"][regime]
+    saved = costs[FULL_PROMPT]["flops"][regime] * (1 - share)
+    invested = costs[row]["data_flops"] + costs[row]["training"]["flops"]
+    return math.ceil(invested / saved) if saved > 0 else None
+
+
+def break_even_table(costs: Costs, rows: list[str]) -> pd.DataFrame:
+    """What each trained row took, and after how many sessions it pays in each regime."""
+    lines = []
+    for row in priced(costs, rows):
+        if costs[row]["training"]["flops"]:
+            sessions = {regime: break_even(costs, row, regime) for regime in REGIMES}
+            lines.append(
+                {
+                    "Row": row,
+                    "Data GFLOP": flops(costs[row]["data_flops"]),
+                    "Training GFLOP": flops(costs[row]["training"]["flops"]),
+                    **{
+                        f"Sessions, {REGIME_NAMES[regime]}": "never"
+                        if count is None
+                        else f"{count:,}"
+                        for regime, count in sessions.items()
+                    },
+                }
+            )
+    return pd.DataFrame(lines)
 
 
 def flops(value: float) -> str:

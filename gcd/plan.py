@@ -198,7 +198,9 @@ def plan(name: str, rate: float, *, as_long_as_possible: bool) -> str:
         adapter = lora_parameters(model.architecture, params.train.lora.rank)
         models = find_models(model, params)
         cell = Cell(model.architecture, params, sizes, adapter)
-        works += [(task, work) for work in synthesis(models, params, sizes)]
+        shown = params.make_pseudo_inputs.demonstrations
+        made = synthesis(models, params.task.synthesis, shown, sizes)
+        works += [(task, work) for work in made]
         for one, settings in methods.items():
             works += [(task, work) for work in fits(cell, one, settings)]
             works += [(task, work) for work in episodes(cell, one, settings, rows[one])]

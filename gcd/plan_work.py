@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 from gcd.core.params import Params
-from gcd.core.settings import Section
+from gcd.core.settings import Section, SynthesisSettings
 from gcd.cost import Architecture, ModelRecord, decode_flops, forward_flops
 
 SYNTHESIS = (
@@ -76,15 +76,22 @@ def longest(lengths: Lengths, params: Params) -> Lengths:
     )
 
 
-def synthesis(models: dict[str, ModelRecord], params: Params, sizes: Lengths) -> list[Work]:
-    """The four synthesis stages of a task, each with its model."""
+def synthesis(
+    models: dict[str, ModelRecord],
+    settings: SynthesisSettings,
+    demonstrations: int,
+    sizes: Lengths,
+) -> list[Work]:
+    """The four synthesis stages of a task, each with its model.
+
+    `demonstrations` is how many problems a request for pseudo inputs shows.
+    """
     asking, pairing, explaining, playing = (models[stage].architecture for stage in SYNTHESIS)
-    settings = params.task.synthesis
     inputs, per_request = settings.inputs, settings.per_request
     asked = Work("make_pseudo_inputs")
     asked.read_prompt(asking, sizes.prompt)
     line = sizes.problem + LISTED
-    shown = params.make_pseudo_inputs.demonstrations * line
+    shown = demonstrations * line
     asked.generate(asking, math.ceil(inputs / per_request), sizes.prompt, shown, per_request * line)
     paired = Work("make_paired_outputs")
     paired.read_prompt(pairing, sizes.prompt)

@@ -199,3 +199,21 @@ def score_tasks(
         }
         for task, rows in tasks.items()
     }
+
+
+def short_metrics(
+    scores: dict[str, dict[str, dict[str, dict[str, float]]]],
+) -> dict[str, dict[str, dict[str, float]]]:
+    """{task: {row: {metric: percent}}}: the few numbers that experiments are compared by."""
+    names = {"score": "mean_score", "valid": "valid_action_rate", "agree": "teacher_agreement"}
+    return {
+        task: {
+            row: {
+                short: round(100 * metrics[name]["value"], 1)
+                for short, name in names.items()
+                if name in metrics
+            }
+            for row, metrics in rows.items()
+        }
+        for task, rows in scores.items()
+    }

@@ -1,6 +1,7 @@
 """The report's tables: from the recorded JSON files to DataFrames, CSV and Markdown."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -42,17 +43,25 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
-def markdown(frame: pd.DataFrame) -> str:
+def markdown(frame: pd.DataFrame, bold: Collection[tuple[str, str]] = ()) -> str:
     """A pipe table: first column to the left, the others to the right, cells as literal text.
 
-    Nothing for a table without rows.
+    `bold` are (value of the first column, name of the column) of cells. Nothing for a table without
+    rows.
     """
     if frame.empty:
         return ""
     header = [escape(str(column)) for column in frame.columns]
     rule = [":--", *["--:"] * (len(header) - 1)]
-    cells = [[escape(str(cell)) for cell in row] for row in frame.itertuples(index=False)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [header, rule, *cells])
+    lines = [header, rule]
+    for row in frame.astype(str).itertuples(index=False):
+        cells = zip(frame.columns, row, strict=True)
+        marked = [
+            f"**{escape(cell)}**" if (row[0], name) in bold else escape(cell)
+            for name, cell in cells
+        ]
+        lines.append(marked)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def percent(share: float) -> str:
@@ -205,6 +214,6 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
     frame.to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
 
 
-def write_markdown(frame: pd.DataFrame, path: Path) -> None:
-    """Write `frame` as the report shows it."""
-    write_text(path, markdown(frame) + "\n")
+def write_markdown(frame: pd.DataFrame, path: Path, bold: Collection[tuple[str, str]] = ()) -> None:
+    """Write `frame` as the report shows it; see `markdown`."""
+    write_text(path, markdown(frame, bold) + "\n")

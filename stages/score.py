@@ -7,23 +7,33 @@ python -m stages.score
 
 import json
 from pathlib import Path
+from typing import Any
 
+from gcd.comparisons import compare_tasks
 from gcd.core.params import read_params
 from gcd.core.records import write_text
 from gcd.core.stage import run
 from gcd.rows import played, read_rows
-from gcd.scoring import Bootstrap, score_tasks
+from gcd.scoring import Bootstrap, score_tasks, short_metrics
 
-EPISODES = Path("reports/episodes")
-SCORES = Path("reports/scores.json")
+REPORTS = Path("reports")
+
+
+def write(name: str, content: Any) -> None:
+    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
+    write_text(REPORTS / f"{name}.json", text + "\n")
 
 
 def main() -> None:
     params = read_params("seed", "score")
-    bootstrap = Bootstrap(params.score.confidence, params.score.bootstrap_samples, params.seed)
-    tasks = {task: played(rows) for task, rows in read_rows(EPISODES).items()}
+    settings = params.score
+    bootstrap = Bootstrap(settings.confidence, settings.bootstrap_samples, params.seed)
+    tasks = {task: played(rows) for task, rows in read_rows(REPORTS / "episodes").items()}
     scores = score_tasks(tasks, bootstrap)
-    write_text(SCORES, json.dumps(scores, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    write("scores", scores)
+    compared = compare_tasks(tasks, settings.compared_row, bootstrap, settings.permutations)
+    write("comparisons", compared)
+    write("metrics", short_metrics(scores))
 
 
 if __name__ == "__main__":

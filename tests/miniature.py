@@ -37,7 +37,7 @@ def shrink(params: dict[str, Any]) -> None:
     params["make_pseudo_conversations"] |= {"end_token": "[END]", "live_conversations": 2}
     params["train"]["checkpoint_every"] = 1
     params["train"]["lora"]["rank"] = 4
-    params["score"]["bootstrap_samples"] = 100
+    params["score"] |= {"bootstrap_samples": 100, "permutations": 99}
 
 
 def make_repository(folder: Path, taught: Path) -> Path:

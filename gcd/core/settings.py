@@ -222,10 +222,17 @@ class RunEpisodesSettings(Section):
 
 
 class ScoreSettings(Section):
-    """Level of the intervals, and resamples of the bootstrap."""
+    """Intervals and tests of `score`.
+
+    `confidence` is the level of the intervals, 1 - `confidence` that of the tests;
+    `bootstrap_samples` resamples for the former, `permutations` draws for the latter. Row
+    `compared_row` is compared with every other one.
+    """
 
     confidence: Annotated[float, Field(gt=0, lt=1)]
     bootstrap_samples: Count
+    permutations: Count
+    compared_row: str
 
 
 class SplitSettings(Section):
