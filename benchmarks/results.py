@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from gcd.core.errors import UserError
 from gcd.core.records import Record, write_text
+from gcd.host import describe_machine
 
 FOLDER = Path("reports/benchmarks")
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "numpy")

@@ -1,9 +1,8 @@
 """What comparisons.json says, as cells in bold, a table and sentences."""
 
-from typing import Any
-
 import pandas as pd
 
+from gcd.comparisons import Compared
 from gcd.sentences import listed, paragraph
 from gcd.transcripts import escape
 
@@ -17,8 +16,6 @@ NAMES = {
     "valid_action_rate": "valid actions",
     "teacher_agreement": "teacher agreement",
 }
-
-Compared = dict[str, dict[str, Any]]  # of one task: {metric: {"best": …, "chosen": …}}
 
 
 def clear_best(compared: Compared, metric: str, confidence: float) -> str | None:

@@ -12,6 +12,7 @@ them valid in one without turns; teacher_agreement one a state in which the teac
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ METRICS = ("mean_score", "valid_action_rate", "teacher_agreement")
 BOUNDS = (FULL_PROMPT, "no_prompt")
 
 Values = NDArray[np.float64]
+Compared = dict[str, dict[str, Any]]  # of one task: {metric: {"best": …, "chosen": …}}
 
 
 @dataclass(frozen=True)
@@ -123,14 +125,14 @@ def best_row(rows: Mapping[str, Row], metric: str) -> str | None:
 
 def compare_tasks(
     tasks: Mapping[str, Mapping[str, Row]], chosen: str, bootstrap: Bootstrap, draws: int
-) -> dict[str, dict[str, dict[str, object]]]:
+) -> dict[str, Compared]:
     """{task: {metric: {"best": …, "chosen": …}}} as in comparisons.json.
 
     "best" is {"row": name, "against": {row: comparison}}: the best row that is no bound against the
     others that are none; absent where there is no single best one, or no other. "chosen" is the
     same of the row `chosen` against all, absent where the task has no such row.
     """
-    found: dict[str, dict[str, dict[str, object]]] = {}
+    found: dict[str, Compared] = {}
     for task, rows in tasks.items():
         free = {name: row for name, row in rows.items() if name not in BOUNDS}
         for metric in METRICS:

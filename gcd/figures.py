@@ -107,11 +107,59 @@ def draw_success(
     return figure
 
 
+def draw_summary(shares: dict[str, pd.DataFrame], rows: list[str]) -> Figure:
+    """Score and valid actions of every row, one panel a task.
+
+    Args:
+        shares: {task: columns row, score, valid_actions}, in percent.
+        rows: from top to bottom.
+    """
+    with mpl.rc_context(STYLE):
+        size = (2.4 + 2.3 * len(shares), 1.2 + 0.24 * len(rows))
+        figure = Figure(figsize=size, layout="constrained")
+        panels = figure.subplots(1, len(shares), sharex=True, sharey=True, squeeze=False)[0]
+        for axes, (task, found) in zip(panels, shares.items(), strict=True):
+            places = [rows.index(row) for row in found["row"]]
+            for place, column in enumerate(("valid_actions", "score")):
+                axes.plot(
+                    found[column],
+                    places,
+                    linestyle="none",
+                    marker=MARKERS[place],
+                    markersize=(8, 5)[place],
+                    color=COLOURS[place],
+                    markerfacecolor=("none", COLOURS[place])[place],
+                    clip_on=False,
+                    label=("valid actions", "score")[place],
+                )
+            axes.set_title(task.replace("_", " "))
+            axes.grid(color="0.9")
+            axes.set_axisbelow(True)
+        panels[0].set_yticks(range(len(rows)), rows)
+        panels[0].set_ylim(len(rows) - 0.5, -0.5)
+        panels[0].set_xlim(0, 100)
+        figure.supxlabel("percent", fontsize="medium")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
+    return figure
+
+
+def front(points: pd.DataFrame, regime: str) -> pd.DataFrame:
+    """The rows that no other row beats: none is at least as good in both and better in one.
+
+    Sorted by FLOPs in `regime`; `points` as in `draw_success_against_cost`.
+    """
+    ordered = points.sort_values([regime, "value"], ascending=[True, False], kind="stable")
+    best = ordered["value"].cummax().shift(fill_value=-1.0)
+    return ordered[ordered["value"] > best]
+
+
 def draw_success_against_cost(points: pd.DataFrame, rows: list[str]) -> Figure:
     """Success against FLOPs per episode, one panel for each regime, on the same axes.
 
     FLOPs are on a logarithmic axis: the rows without a prompt need about the same and would lie on
-    each other. Intervals are pale lines; `draw_success` shows them apart.
+    each other. Intervals are pale lines; `draw_success` shows them apart. A grey line joins the
+    rows that no other row beats.
 
     Args:
         points: columns row, value, low, high (shares) and one of FLOPs for each of REGIMES.
@@ -125,6 +173,14 @@ def draw_success_against_cost(points: pd.DataFrame, rows: list[str]) -> Figure:
         figure = Figure(figsize=(9.6, height), layout="constrained")
         panels = figure.subplots(1, len(REGIMES), sharex=True, sharey=True)
         for axes, regime in zip(panels, REGIMES, strict=True):
+            unbeaten = front(points, regime)
+            axes.step(
+                unbeaten[regime] / scale,
+                unbeaten["value"] * 100,
+                where="post",
+                color="0.6",
+                linewidth=1.0,
+            )
             for place, row in enumerate(rows):
                 found = points[points["row"] == row]
                 if found.empty:

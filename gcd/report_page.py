@@ -8,6 +8,7 @@ import base64
 import hashlib
 import html
 import re
+from itertools import pairwise
 from pathlib import Path
 
 from markdown_it import MarkdownIt
@@ -46,7 +47,7 @@ def _headings(tokens: list[Token]) -> list[tuple[str, str]]:
     """Give every heading its id; returns (id, text) of those of the second level."""
     taken: set[str] = set()
     found = []
-    for opening, inline in zip(tokens, tokens[1:], strict=False):
+    for opening, inline in pairwise(tokens):
         if opening.type == "heading_open":
             text = "".join(child.content for child in inline.children or [])
             name = anchor(text, taken)
@@ -65,7 +66,7 @@ def _images(tokens: list[Token], folder: Path) -> None:
 
 def _cells(tokens: list[Token]) -> None:
     """Classes in place of the parser's style attributes, which the page's policy forbids."""
-    for opening, inline in zip(tokens, tokens[1:], strict=False):
+    for opening, inline in pairwise(tokens):
         if opening.type in ("td_open", "th_open"):
             right = opening.attrs.pop("style", "") == "text-align:right"
             long = opening.type == "td_open" and len(inline.content) > LONG_CELL

@@ -1,26 +1,51 @@
-"""reports/report.md: every number and every sentence computed from recorded files.
+"""reports/report.md and report.html: every number and every sentence computed from recorded files.
 
-Nothing here depends on the clock or on the machine, so the same records give the same bytes.
+Nothing here depends on the clock, so the same records give the same bytes. Under every table stands
+the file that its numbers come from, and the stage that wrote it.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from gcd import cost_tables, figures, tables
+from gcd.comparison_tables import (
+    bold_cells,
+    comparison_table,
+    summarise_best,
+    summarise_chosen,
+)
 from gcd.core.records import FULL_PROMPT, write_text
+from gcd.core.settings import ScoreSettings
 from gcd.cost import REGIMES, ModelRecord
+from gcd.report_page import render_page
 from gcd.results import TaskResults, loss_terms
 from gcd.sentences import (
     limits,
     paragraph,
     summarise,
+    summarise_break_even,
     summarise_costs,
     summarise_recall,
     summarise_trouble,
 )
+from gcd.summary import QUESTION, answer, holds_for
 from gcd.tables import SUCCESS, VALID, percent
 from gcd.transcripts import escape, render_samples
+
+
+@dataclass(frozen=True)
+class Sections:
+    """Parts of the report that other modules render; an empty one is left out.
+
+    further: rows of a wider profile. measured: seconds. provenance: where it all comes from.
+    """
+
+    further: str
+    measured: str
+    provenance: str
+
 
 SUMMARY_NOTE = (
     "Percent. Score is the benchmark's own metric: success rate (OS interaction), step success "
@@ -34,6 +59,15 @@ TRAINING_NOTE = (
 )
 LEFT_OUT_NOTE = (
     "Samples that cannot be played here are in no denominator. An episode that broke counts as 0."
+)
+COMPARED_NOTE = (
+    "The row minus the other one, in points, on the same samples or states; intervals are the "
+    "paired bootstrap's, p values are corrected by Holm's method for the number of rows."
+)
+BREAK_EVEN_NOTE = (
+    "After how many sessions (the mean of full_prompt's episodes, its turns held fixed) the FLOPs "
+    "of making the data and of training are saved. The data are made once for all rows and stand "
+    "in full with each; theirs are computed from the lengths of the texts that were kept."
 )
 DATA_NOTE = (
     "Rejected counts generations. A conversation keeps what came before a rejected turn, so that "
@@ -90,46 +124,77 @@ def shown_tables(results: TaskResults) -> dict[str, pd.DataFrame]:
         "costs": cost_tables.costs_table(costs, rows),
         "relative_costs": cost_tables.relative_costs_table(costs, rows),
         "training": cost_tables.training_table(costs, rows),
+        "break_even": cost_tables.break_even_table(costs, rows),
     }
     failed = list(results.failures)
     return {name: tables.with_failures(table, results.rows, failed) for name, table in made.items()}
 
 
-def render_task(results: TaskResults, shown: str) -> str:
-    """The section of one task, without its transcripts; `shown` is the Markdown of its figures."""
+def source(stage: str, *files: str) -> str:
+    """The line under a table: which files of reports/ hold its numbers, and who wrote them."""
+    links = ", ".join(f"[{file}]({file})" for file in files)
+    return f"*Source: {links}; stage `{stage}`.*"
+
+
+def render_results(results: TaskResults, settings: ScoreSettings) -> list[str]:
+    """How the rows of a task did, and which of them differ."""
     teacher = results.scores[FULL_PROMPT].get("teacher_agreement")
     states = f"{int(teacher['n'])} states" if teacher else "no state"
-    return "\n\n".join(
-        part
-        for part in [
-            f"## Results: {escape(results.task)}",
-            summarise(results),
-            tables.markdown(shown_tables(results)["results"]),
-            summarise_trouble(results),
-            paragraph(
-                "Success is the share of samples with score 1. Valid actions is the share of "
-                "turns that held an action. Teacher agreement is the share of equal actions in "
-                f"{states} that the prompted teacher visited and had a valid action in."
-            ),
-            summarise_recall(results),
-            f"### Costs: {escape(results.task)}",
-            tables.markdown(shown_tables(results)["costs"]),
-            paragraph(
-                "Means per episode. Input tokens count everything that is sent, in every turn. "
-                "recompute: every turn reads prompt and conversation anew; session cache: keys "
-                "and values live for one episode; prefix cache: those of the prompt are also "
-                "shared by all episodes and cost none of them anything. 1 GFLOP is 10^9."
-            ),
-            summarise_costs(results),
-            tables.markdown(shown_tables(results)["relative_costs"]),
-            f"### What each row was trained on and what it costs: {escape(results.task)}",
-            tables.markdown(shown_tables(results)["training"]),
-            paragraph(TRAINING_NOTE),
-            f"### Figures: {escape(results.task)}",
-            shown,
-        ]
-        if part
-    )
+    task, bold = results.task, bold_cells(results.compared, settings.confidence)
+    return [
+        f"## Results: {escape(task)}",
+        summarise(results),
+        tables.markdown(shown_tables(results)["results"], bold),
+        source("score", "scores.json", f"tables/{task}_results.csv"),
+        summarise_best(results.compared, settings.confidence),
+        summarise_trouble(results),
+        paragraph(
+            "Success is the share of samples with score 1. Valid actions is the share of "
+            "turns that held an action. Teacher agreement is the share of equal actions in "
+            f"{states} that the prompted teacher visited and had a valid action in."
+        ),
+        summarise_recall(results),
+        f"### {escape(settings.compared_row)} against each row: {escape(task)}",
+        tables.markdown(comparison_table(results.compared)),
+        source("score", "comparisons.json"),
+        summarise_chosen(results.compared, settings.confidence),
+        paragraph(COMPARED_NOTE),
+    ]
+
+
+def render_costs(results: TaskResults) -> list[str]:
+    """What the rows of a task cost, and when that pays."""
+    task, shown = results.task, shown_tables(results)
+    return [
+        f"### Costs: {escape(task)}",
+        tables.markdown(shown["costs"]),
+        source("measure_cost", "costs.json", f"tables/{task}_costs.csv"),
+        paragraph(
+            "Means per episode. Input tokens count everything that is sent, in every turn. "
+            "recompute: every turn reads prompt and conversation anew; session cache: keys "
+            "and values live for one episode; prefix cache: those of the prompt are also "
+            "shared by all episodes and cost none of them anything. 1 GFLOP is 10^9."
+        ),
+        summarise_costs(results),
+        tables.markdown(shown["relative_costs"]),
+        source("measure_cost", "costs.json"),
+        f"### What each row was trained on and what it costs: {escape(task)}",
+        tables.markdown(shown["training"]),
+        source("measure_cost", "costs.json", f"tables/{task}_training.csv"),
+        paragraph(TRAINING_NOTE),
+        f"### When training pays: {escape(task)}",
+        tables.markdown(shown["break_even"]),
+        source("measure_cost", "costs.json"),
+        summarise_break_even(results),
+        paragraph(BREAK_EVEN_NOTE),
+    ]
+
+
+def render_task(results: TaskResults, settings: ScoreSettings, shown: str) -> str:
+    """The section of one task, without its transcripts; `shown` is the Markdown of its figures."""
+    parts = render_results(results, settings) + render_costs(results)
+    parts += [f"### Figures: {escape(results.task)}", shown]
+    return "\n\n".join(part for part in parts if part)
 
 
 def render_left_out(left_out: pd.DataFrame) -> str:
@@ -139,33 +204,30 @@ def render_left_out(left_out: pd.DataFrame) -> str:
     return "\n\n".join([tables.markdown(left_out), paragraph(LEFT_OUT_NOTE)])
 
 
-def write_report(
-    results: list[TaskResults],
-    data: pd.DataFrame,
-    left_out: pd.DataFrame,
-    further: str,
-    model: ModelRecord,
-    confidence: float,
-    folder: Path,
-) -> None:
-    """Write `folder`/report.md, tables/ and figures/.
-
-    `data` and `left_out` are `tables.data_table`'s and `tables.left_out_table`'s; `further` is
-    the section of `further_rows.render`.
-
-    A table is there twice: tidy numbers in a .csv, and as the report shows it in a .md.
-    """
-    parts = [
-        "# Generative Context Distillation: results",
-        paragraph(
-            "An agent's prompt is internalised into adapter weights (arXiv 2411.15927). The row "
-            "full_prompt is the base model with its prompt: the teacher, and the upper bound; "
-            "no_prompt is the base model without it: the lower bound. The costs say how many "
-            "prompt tokens each row carries. This page is computed from recorded files by "
-            "`python -m stages.report`; "
-            f"brackets are {100 * confidence:g} % intervals."
+def write_tables(results: TaskResults, confidence: float, folder: Path) -> None:
+    """The task's tables, twice: tidy numbers in a .csv, and as the report shows them in a .md."""
+    failed = list(results.failures)
+    tidy = {
+        "results": tables.tidy_scores(results.scores, results.rows),
+        "costs": tables.with_failures(
+            cost_tables.tidy_costs(results.costs, results.played), results.rows, failed
         ),
-    ]
+        "training": tables.with_failures(
+            cost_tables.tidy_training(results.costs, results.played), results.rows, failed
+        ),
+        "rates": tables.rates(results.scores, results.played),
+    }
+    for name, frame in tidy.items():
+        tables.write_csv(frame, folder / f"{results.task}_{name}.csv")
+    bold = {"results": bold_cells(results.compared, confidence)}
+    for name, frame in shown_tables(results).items():
+        tables.write_markdown(frame, folder / f"{results.task}_{name}.md", bold.get(name, ()))
+
+
+def render_summary(
+    results: list[TaskResults], model: ModelRecord, settings: ScoreSettings, folder: Path
+) -> list[str]:
+    """The first screen; writes its table and its figure."""
     rows = list(dict.fromkeys(row for found in results for row in found.rows))
     summary = tables.summary_table(
         {found.task: found.scores for found in results},
@@ -173,26 +235,44 @@ def write_report(
         {found.task: list(found.failures) for found in results},
     )
     tables.write_markdown(summary, folder / "tables" / "summary.md")
-    parts += ["## Summary", tables.markdown(summary), paragraph(SUMMARY_NOTE)]
+    shares = {found.task: tables.rates(found.scores, found.played) for found in results}
+    figures.save(figures.draw_summary(shares, rows), folder / "figures" / "summary")
+    return [
+        "# Generative Context Distillation: results",
+        "## Summary",
+        QUESTION,
+        "**The answer,** computed from the records:",
+        "\n".join(answer(found, settings.compared_row) for found in results),
+        tables.markdown(summary),
+        source("score", "scores.json", "tables/summary.md"),
+        paragraph(SUMMARY_NOTE),
+        _image("summary", "Score and valid actions of every row, one panel for each task."),
+        holds_for(results, model, settings.confidence),
+    ]
+
+
+def write_report(
+    results: list[TaskResults],
+    data: pd.DataFrame,
+    left_out: pd.DataFrame,
+    model: ModelRecord,
+    settings: ScoreSettings,
+    sections: Sections,
+    folder: Path,
+) -> None:
+    """Write `folder`/report.md, report.html, tables/ and figures/.
+
+    `data` and `left_out` are `tables.data_table`'s and `tables.left_out_table`'s.
+    """
+    parts = render_summary(results, model, settings, folder)
     for found in results:
-        parts.append(render_task(found, draw_figures(found, folder / "figures")))
-        failed = list(found.failures)
-        for name, frame in {
-            "results": tables.tidy_scores(found.scores, found.rows),
-            "costs": tables.with_failures(
-                cost_tables.tidy_costs(found.costs, found.played), found.rows, failed
-            ),
-            "training": tables.with_failures(
-                cost_tables.tidy_training(found.costs, found.played), found.rows, failed
-            ),
-        }.items():
-            tables.write_csv(frame, folder / "tables" / f"{found.task}_{name}.csv")
-        for name, frame in shown_tables(found).items():
-            tables.write_markdown(frame, folder / "tables" / f"{found.task}_{name}.md")
-    if further:
-        parts.append(further)
+        shown = draw_figures(found, folder / "figures")
+        parts.append(render_task(found, settings, shown))
+        write_tables(found, settings.confidence, folder / "tables")
+    parts += [sections.further, sections.measured]
     if not data.empty:
-        parts += ["## Generated data", tables.markdown(data), paragraph(DATA_NOTE)]
+        counted = source("make_…", "tables/data.csv")
+        parts += ["## Generated data", tables.markdown(data), counted, paragraph(DATA_NOTE)]
         tables.write_csv(data, folder / "tables" / "data.csv")
         tables.write_markdown(data, folder / "tables" / "data.md")
     parts += ["## Samples left out", render_left_out(left_out)]
@@ -207,5 +287,8 @@ def write_report(
     for found in results:
         ordered = {row: found.records[row] for row in found.played}
         parts.append(render_samples(found.task, ordered))
-    parts += ["## What these numbers do not say", limits(results, model, confidence)]
-    write_text(folder / "report.md", "\n\n".join(parts) + "\n")
+    parts += [sections.provenance]
+    parts += ["## What these numbers do not say", limits(results, model, settings.confidence)]
+    text = "\n\n".join(part for part in parts if part) + "\n"
+    write_text(folder / "report.md", text)
+    write_text(folder / "report.html", render_page(text, folder))

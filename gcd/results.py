@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from gcd.comparisons import Compared
 from gcd.core.errors import UserError
 from gcd.core.records import FULL_PROMPT
 from gcd.cost_tables import Costs
@@ -27,6 +28,7 @@ class TaskResults:
     records: dict[str, Row]
     failures: dict[str, str]  # {row: reason}
     scores: Scores
+    compared: Compared
     costs: Costs
     losses: dict[str, pd.DataFrame]  # {trained row: loss.csv}
 

@@ -106,6 +106,43 @@ def summarise_costs(results: TaskResults) -> str:
     return paragraph(*sentences)
 
 
+def summarise_break_even(results: TaskResults) -> str:
+    """Where internalising pays and where it does not."""
+    rows = [
+        row
+        for row in cost_tables.priced(results.costs, results.played)
+        if results.costs[row]["training"]["flops"]
+    ]
+    if not rows:
+        return ""
+    sentences = []
+    for regime in REGIMES:
+        counts = {row: cost_tables.break_even(results.costs, row, regime) for row in rows}
+        paying = {row: count for row, count in counts.items() if count is not None}
+        never = (
+            listed([escape(row) for row in rows if row not in paying])
+            if (len(paying) < len(rows))
+            else ""
+        )
+        name = cost_tables.REGIME_NAMES[regime]
+        if paying:
+            first = min(paying, key=lambda row: paying[row])
+            last = max(paying, key=lambda row: paying[row])
+            sentences.append(
+                f"Against {name}, training pays after {paying[first]:,} ({escape(first)}) to "
+                f"{paying[last]:,} sessions ({escape(last)})"
+                + (f"; {never} never pays." if never else ".")
+            )
+        else:
+            sentences.append(f"Against {name}, no row ever pays.")
+    return paragraph(
+        *sentences,
+        "So internalising does not pay for a prompt that is used less often than that, or that "
+        "changes before; and the more of the prompt's cost a server already saves by sharing its "
+        "cache, the later it pays.",
+    )
+
+
 def limits(results: list[TaskResults], model: ModelRecord, confidence: float) -> str:
     """What the numbers do not say."""
     counts = [
@@ -127,9 +164,9 @@ def limits(results: list[TaskResults], model: ModelRecord, confidence: float) ->
         "the intervals of success and agreement treat them as independent and are too narrow "
         "by an unknown amount.",
         "Teacher agreement asks for the teacher's exact action. Another action may be as good.",
-        "FLOPs are counted from token counts, not timed. They leave out the training, the "
-        "generation of its data, memory traffic and batching, so they are no latency and no "
-        "break-even point.",
+        "FLOPs are counted from token counts, not timed. They leave out memory traffic and "
+        "batching, so they are no latency, and the sessions after which training pays are counted "
+        "in FLOPs, not in money.",
         "The FLOPs of a row's own episodes depend on how it plays: a row that gives up early is "
         "cheap. The columns over full_prompt's episodes hold the turns fixed.",
     ]

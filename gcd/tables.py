@@ -117,6 +117,23 @@ def tidy_scores(scores: Scores, rows: list[str]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["row", "metric", "value", "low", "high", "n"])
 
 
+def rates(scores: Scores, rows: list[str]) -> pd.DataFrame:
+    """One line a row, in percent: what is drawn of every task, here and by `dvc plots`."""
+    names = {"score": "mean_score", "valid_actions": VALID, "agreement": "teacher_agreement"}
+    return pd.DataFrame(
+        {
+            "row": row,
+            **{
+                short: round(100 * scores[row][metric]["value"], 1)
+                if metric in scores[row]
+                else None
+                for short, metric in names.items()
+            },
+        }
+        for row in rows
+    )
+
+
 def results_table(scores: Scores, rows: list[str]) -> pd.DataFrame:
     """Results as they are printed: rates in percent, each with its interval."""
     tiers = tier_metrics(scores)

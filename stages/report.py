@@ -1,4 +1,4 @@
-"""Write reports/report.md with its tables and figures, from recorded files only.
+"""Write reports/report.md and report.html with tables and figures, from recorded files only.
 
 python -m stages.report
 """
@@ -6,13 +6,15 @@ python -m stages.report
 import shutil
 from pathlib import Path
 
-from gcd import further_rows
+from gcd import further_rows, measured, provenance
+from gcd.comparisons import Compared
 from gcd.core.errors import UserError
 from gcd.core.params import read_params
+from gcd.core.records import FULL_PROMPT
 from gcd.core.stage import run
 from gcd.cost import read_model
 from gcd.cost_tables import Costs
-from gcd.reporting import write_report
+from gcd.reporting import Sections, write_report
 from gcd.results import TaskResults, order_rows, read_losses
 from gcd.rows import Rows, failures, played, read_rows
 from gcd.tables import Scores, data_table, left_out_table, read_json
@@ -24,7 +26,12 @@ SAMPLES = Path("data/tasks")
 
 
 def task_results(
-    task: str, records: Rows, order: list[str], scores: Scores, costs: Costs
+    task: str,
+    records: Rows,
+    order: list[str],
+    scores: Scores,
+    compared: Compared,
+    costs: Costs,
 ) -> TaskResults:
     return TaskResults(
         task=task,
@@ -32,15 +39,16 @@ def task_results(
         records=played(records),
         failures={row: why for row, why in failures(records).items() if row in order},
         scores=scores,
+        compared=compared,
         costs=costs,
         losses=read_losses(MODELS / task, {row: records[row].method for row in order}),
     )
 
 
 def main() -> None:
-    params = read_params("methods", "score")
-    scores = read_json(REPORTS / "scores.json")
-    costs = read_json(REPORTS / "costs.json")
+    params = read_params("seed", "methods", "score")
+    names = ("scores", "costs", "comparisons")
+    scores, costs, compared = (read_json(REPORTS / f"{name}.json") for name in names)
     rows = read_rows(REPORTS / "episodes")
     for name, known in (("scores.json", scores), ("costs.json", costs)):
         missing = [
@@ -52,16 +60,29 @@ def main() -> None:
         if missing:
             raise UserError(f"{REPORTS / name} lacks {', '.join(missing)}. Run `dvc repro`.")
     results = [
-        task_results(task, found, order_rows(found, params.methods), scores[task], costs[task])
+        task_results(
+            task,
+            found,
+            order_rows(found, params.methods),
+            scores[task],
+            compared[task],
+            costs[task],
+        )
         for task, found in rows.items()
     ]
     for name in ("tables", "figures"):
         shutil.rmtree(REPORTS / name, ignore_errors=True)
     model = read_model(MODELS / "base/model.json")
     left_out = left_out_table(SAMPLES, {task: played(found) for task, found in rows.items()})
-    confidence = params.score.confidence
-    further = further_rows.render(further_rows.read_run(), results)
-    write_report(results, data_table(PSEUDO), left_out, further, model, confidence, REPORTS)
+    prompt_tokens = {task: costs[task][FULL_PROMPT]["prompt_tokens"] for task in rows}
+    sections = Sections(
+        further=further_rows.render(further_rows.read_run(), results),
+        measured=measured.render(measured.read_record()),
+        provenance=provenance.render(
+            read_json(MODELS / "base/model.json"), list(rows), prompt_tokens, params.seed
+        ),
+    )
+    write_report(results, data_table(PSEUDO), left_out, model, params.score, sections, REPORTS)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from gcd.core.host import describe_machine
 from gcd.core.records import write_text
 from gcd.core.timings import TIMINGS
+from gcd.host import describe_machine
 
 RECORD = Path("reports/benchmarks/stages.json")
 HOST = Path("reports/benchmarks/host.json")  # the machine of that run
