@@ -1,4 +1,4 @@
-"""Write reports/report.md with its tables and figures, from recorded files only.
+"""Write reports/report.md, its tables and figures, and transcripts.html, from recorded files only.
 
 python -m stages.report
 """
@@ -16,6 +16,7 @@ from gcd.reporting import write_report
 from gcd.results import TaskResults, order_rows, read_losses
 from gcd.rows import Rows, failures, played, read_rows
 from gcd.tables import Scores, data_table, left_out_table, read_json
+from gcd.transcript_page import write_page
 
 REPORTS = Path("reports")
 MODELS = Path("models")
@@ -38,7 +39,7 @@ def task_results(
 
 
 def main() -> None:
-    params = read_params("methods", "score")
+    params = read_params("methods", "score", "report")
     scores = read_json(REPORTS / "scores.json")
     costs = read_json(REPORTS / "costs.json")
     rows = read_rows(REPORTS / "episodes")
@@ -62,6 +63,7 @@ def main() -> None:
     confidence = params.score.confidence
     further = further_rows.render(further_rows.read_run(), results)
     write_report(results, data_table(PSEUDO), left_out, further, model, confidence, REPORTS)
+    write_page(results, params.report.transcript_characters, REPORTS / "transcripts.html")
 
 
 if __name__ == "__main__":

@@ -228,6 +228,12 @@ class ScoreSettings(Section):
     bootstrap_samples: Count
 
 
+class ReportSettings(Section):
+    """How much of a message reports/transcripts.html shows."""
+
+    transcript_characters: Count
+
+
 class SplitSettings(Section):
     """How many samples, and the seed they are generated from."""
 
