@@ -38,29 +38,31 @@ def explain(episode: Episode) -> tuple[str, str]:
 
 def _outcome(episode: Episode) -> tuple[str, str]:
     turns = episode.turns
-    if succeeded(episode):
-        return "success", "Solved."
+    silent = bool(turns) and turns[-1].action is None
     match episode.status:
+        case _ if succeeded(episode):
+            told = "success", "Solved."
         case "completed" if episode.score > 0:
-            return "partly_right", "The result was judged right in part."
+            told = "partly_right", "The result was judged right in part."
         case "completed":
-            return "wrong", "The result was judged wrong."
+            told = "wrong", "The result was judged wrong."
+        case "agent invalid action" | "agent validation failed" if silent:
+            cut = "" if turns[-1].complete else ", which was cut at its token limit,"
+            told = "no_valid_action", f"The last reply{cut} held no valid action."
         case "agent invalid action" | "agent validation failed":
-            if turns and turns[-1].action is None:
-                cut = "" if turns[-1].complete else ", which was cut at its token limit,"
-                return "no_valid_action", f"The last reply{cut} held no valid action."
-            return "wrong", "The actions led to no result."  # browsing: all elements turned down
+            told = "wrong", "The actions led to no result."  # browsing: all elements turned down
         case "task limit reached":
-            return "out_of_turns", f"No result after {_count(turns)}{_repeated(turns)}."
+            told = "out_of_turns", f"No result after {_count(turns)}{_repeated(turns)}."
         case "agent context limit":
             after = f" after {_count(turns)}" if turns else ""
-            return "context_limit", f"The conversation did not fit the agent's context{after}."
+            told = "context_limit", f"The conversation did not fit the agent's context{after}."
         case "unknown":
-            return "broken", "The sample could not be started."
+            told = "broken", "The sample could not be started."
         case "task error":
-            return "broken", "The environment broke."
+            told = "broken", "The environment broke."
         case _:
-            return "broken", "The episode was not played to its end."
+            told = "broken", "The episode was not played to its end."
+    return told
 
 
 def _count(turns: list[Turn]) -> str:
@@ -84,9 +86,7 @@ class Texts:
     def add(self, text: str) -> int:
         """The message's place in `stored`."""
         shown = printable(text[: self._limit].replace("\r\n", "\n"))
-        return self._places.setdefault(
-            (shown, max(0, len(text) - self._limit)), len(self._places)
-        )
+        return self._places.setdefault((shown, max(0, len(text) - self._limit)), len(self._places))
 
     @property
     def stored(self) -> list[tuple[str, int]]:
@@ -174,7 +174,8 @@ def source_hash(text: str) -> str:
 def render_page(data: dict[str, Any]) -> str:
     """The whole page. Its policy lets nothing run but its one script, and nothing be fetched."""
     page, style, script = (
-        (PAGES / f"transcripts.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
+        (PAGES / f"transcripts.{kind}").read_text(encoding="utf-8")
+        for kind in ("html", "css", "js")
     )
     return Template(page).substitute(
         style=style,

@@ -3,7 +3,6 @@
 // #task=…&row=…&row=…&outcome=…&sample=…&q=…. Texts get onto the page as text nodes only.
 
 const { tasks, texts } = JSON.parse(document.getElementById("records").textContent);
-const symbols = { success: "✓", partly_right: "◐" };
 const opened = new Set(); // keys of the samples that the reader has open
 
 function byId(id) {
@@ -23,6 +22,12 @@ function readable(outcome) {
 
 function succeeded(episode) {
   return episode.outcome === "success";
+}
+
+/** One character for an episode, or for a row that has none. */
+function sign(episode) {
+  if (episode === null) return "–";
+  return { success: "✓", partly_right: "◐" }[episode.outcome] ?? "✗";
 }
 
 // --- What is chosen ---------------------------------------------------------------------------
@@ -147,7 +152,7 @@ function showEpisode(row, episode, choice) {
   const badge = element(
     "p",
     { className: `outcome ${episode.outcome}` },
-    `${symbols[episode.outcome] ?? "✗"} ${readable(episode.outcome)}`,
+    `${sign(episode)} ${readable(episode.outcome)}`,
   );
   const measures = Object.entries({ score: episode.score, ...episode.measures });
   const facts = [
@@ -189,10 +194,10 @@ function showEpisodes(task, sample, choice) {
 
 function showSample(task, sample, choice) {
   const key = `${task.name}/${sample.index}`;
-  const played = shownRows(task, choice).filter((place) => sample.episodes[place]);
-  const episodes = played.map((place) => sample.episodes[place]);
+  const shownEpisodes = shownRows(task, choice).map((place) => sample.episodes[place]);
+  const episodes = shownEpisodes.filter(Boolean);
   const labels = [sample.index, ...Object.values(sample.groups)];
-  const signs = episodes.map((episode) => symbols[episode.outcome] ?? "✗").join("");
+  const signs = shownEpisodes.map(sign).join("");
   const summary = element(
     "summary",
     {},
