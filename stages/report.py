@@ -1,4 +1,4 @@
-"""Write reports/report.md and report.html with tables and figures, from recorded files only.
+"""Write report.md, report.html and transcripts.html, with tables and figures, from the records only.
 
 python -m stages.report
 """
@@ -18,6 +18,7 @@ from gcd.reporting import Sections, write_report
 from gcd.results import TaskResults, order_rows, read_losses
 from gcd.rows import Rows, failures, played, read_rows
 from gcd.tables import Scores, data_table, left_out_table, read_json
+from gcd.transcript_page import write_page
 
 REPORTS = Path("reports")
 MODELS = Path("models")
@@ -46,7 +47,7 @@ def task_results(
 
 
 def main() -> None:
-    params = read_params("seed", "methods", "score")
+    params = read_params("seed", "methods", "score", "report")
     names = ("scores", "costs", "comparisons")
     scores, costs, compared = (read_json(REPORTS / f"{name}.json") for name in names)
     rows = read_rows(REPORTS / "episodes")
@@ -83,6 +84,7 @@ def main() -> None:
         ),
     )
     write_report(results, data_table(PSEUDO), left_out, model, params.score, sections, REPORTS)
+    write_page(results, params.report.transcript_characters, REPORTS / "transcripts.html")
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ LAYERS = [
     "sentences",
     "further_rows",
     "reporting",
+    "transcript_page",
     "tasks",
     "methods",
     "stages",

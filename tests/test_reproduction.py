@@ -30,7 +30,8 @@ def results(folder: Path) -> dict[str, bytes]:
 
 
 def test_everything_is_there(reproduced: Path) -> None:
-    for name in ("scores.json", "costs.json", "report.md", "figures", "tables"):
+    recorded = ("scores.json", "costs.json", "report.md", "transcripts.html", "figures", "tables")
+    for name in recorded:
         assert (reproduced / "reports" / name).exists()
     assert not any((reproduced / ".work").glob("*/*"))
 

@@ -28,6 +28,7 @@ from gcd.core.settings import (
     ModelSettings,
     PrepareModelSettings,
     RecordTeacherStatesSettings,
+    ReportSettings,
     RunEpisodesSettings,
     ScoreSettings,
     Section,
@@ -54,6 +55,7 @@ SECTIONS: dict[str, type[Section] | type[int]] = {
     "record_teacher_states": RecordTeacherStatesSettings,
     "run_episodes": RunEpisodesSettings,
     "score": ScoreSettings,
+    "report": ReportSettings,
 }
 
 
@@ -85,6 +87,7 @@ class Params:
     record_teacher_states: RecordTeacherStatesSettings
     run_episodes: RunEpisodesSettings
     score: ScoreSettings
+    report: ReportSettings
     task: Any
     synthesis: SynthesisSettings
     training: TrainingSettings

@@ -235,6 +235,12 @@ class ScoreSettings(Section):
     compared_row: str
 
 
+class ReportSettings(Section):
+    """How much of a message reports/transcripts.html shows."""
+
+    transcript_characters: Count
+
+
 class SplitSettings(Section):
     """How many samples, and the seed they are generated from."""
 
