@@ -71,7 +71,9 @@ def further_results(recorded: RecordedRun, results: list[TaskResults]) -> list[T
         if rows:
             failed = {row: why for row, why in there.failures.items() if row in rows}
             found.append(
-                TaskResults(here.task, rows, {}, failed, there.scores, there.costs, losses={})
+                TaskResults(
+                    here.task, rows, {}, failed, there.scores, {}, there.costs, losses={}
+                )
             )
     return found
 

@@ -1,4 +1,4 @@
-"""Write report.md, report.html and transcripts.html, with tables and figures, from the records only.
+"""Write the report (Markdown, HTML), its transcripts, tables and figures, from the records only.
 
 python -m stages.report
 """

@@ -20,6 +20,7 @@ FOLDERS = {"task": "tasks", "method": "methods"}
 # From the bottom up: a module may import its own layer and those before it.
 LAYERS = [
     "core",
+    "host",
     "repro",
     "profiles",
     "tiny_model",
@@ -36,6 +37,7 @@ LAYERS = [
     "cost",
     "plan_memory",
     "plan_work",
+    "comparisons",
     "plan_rows",
     "plan",
     "transcripts",

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 
+from gcd.comparisons import compare_tasks
 from gcd.core.errors import UserError
+from gcd.core.params import check_sections, load_file
 from gcd.core.records import (
     FULL_PROMPT,
     Action,
@@ -22,7 +24,7 @@ from gcd.core.records import (
     write_records,
 )
 from gcd.cost import ModelRecord, cost_tasks
-from gcd.reporting import render_left_out, write_report
+from gcd.reporting import Sections, render_left_out, write_report
 from gcd.results import TaskResults, loss_terms, order_rows
 from gcd.rows import Row
 from gcd.scoring import Bootstrap, score_tasks
@@ -36,6 +38,8 @@ MODEL = ModelRecord(
     architecture=ARCHITECTURE,
     parameters=12_345_678,
 )
+SCORE = check_sections(load_file(), "score").score
+SECTIONS = Sections(further="", measured="", provenance="## Provenance")
 ROWS = [FULL_PROMPT, "no_prompt", "seqkd", "gcd"]
 
 
@@ -127,14 +131,17 @@ def make_results(replies: list[str]) -> TaskResults:
             "tokens": [10, 20, 30],
         }
     )
-    scores = score_tasks({"os": records}, Bootstrap(0.95, 50, 0))
-    costs = cost_tasks(MODEL.architecture, {"os": records}, Path("nowhere"), "float32")
+    bootstrap = Bootstrap(0.95, 50, 0)
+    scores = score_tasks({"os": records}, bootstrap)
+    data = {"os": 1_000}
+    costs = cost_tasks(MODEL.architecture, {"os": records}, Path("nowhere"), data, "float32")
     return TaskResults(
         task="os",
         rows=order_rows(records, ROWS),
         records=records,
         failures={},
         scores=scores["os"],
+        compared=compare_tasks({"os": records}, "gcd", bootstrap, 99)["os"],
         costs=costs["os"],
         losses={"seqkd": steps, "gcd": steps.assign(prompt_generation=[1.0, float("nan"), 0.1])},
     )
@@ -143,7 +150,7 @@ def make_results(replies: list[str]) -> TaskResults:
 def write(folder: Path, replies: list[str]) -> dict[str, bytes]:
     """Write the report; returns {file: bytes}."""
     data = pd.DataFrame([{"Task": "os", "Data": "inputs", "Kept": 3}])
-    write_report([make_results(replies)], data, LEFT_OUT, "", MODEL, 0.95, folder)
+    write_report([make_results(replies)], data, LEFT_OUT, MODEL, SCORE, SECTIONS, folder)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
@@ -159,11 +166,16 @@ def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
     assert first == second
     assert set(first) == {
         "report.md",
+        "report.html",
+        "figures/summary.png",
+        "figures/summary.svg",
         "tables/data.csv",
         "tables/data.md",
+        "tables/os_break_even.md",
         "tables/os_costs.csv",
         "tables/os_costs.md",
         "tables/os_relative_costs.md",
+        "tables/os_rates.csv",
         "tables/os_results.csv",
         "tables/os_results.md",
         "tables/os_training.csv",
@@ -180,7 +192,7 @@ def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
 def test_every_figure_that_is_linked_exists(tmp_path: Path) -> None:
     files = write(tmp_path, ["ls"])
     links = re.findall(r"!\[.+?\]\((.+?)\)", files["report.md"].decode())
-    assert len(links) == 3
+    assert len(links) == 4
     assert set(links) <= set(files)
 
 

@@ -72,7 +72,7 @@ def results(
         )
         for row, episodes in played.items()
     }
-    return TaskResults(task, [*played, *failed], records, failed, {}, {}, {})
+    return TaskResults(task, [*played, *failed], records, failed, {}, {}, {}, {})
 
 
 WHY = [
