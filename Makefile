@@ -28,7 +28,7 @@ SIGNED = $(if $(shell git config user.email),,GIT_AUTHOR_NAME=nobody GIT_AUTHOR_
 repro: setup  ## run what has changed of the pipeline, on all cores: make repro [PROFILE=smoke] [TASKS=os_interaction] [JOBS=n]
 	$(if $(PROFILE),python -m gcd.profiles $(PROFILE))
 	python -m gcd.repro $(if $(TASKS),--tasks $(TASKS)) $(if $(JOBS),--jobs $(JOBS))
-	$(if $(filter all,$(PROFILE)),$(if $(TASKS),,python -m gcd.further_rows))
+	$(if $(filter all,$(PROFILE)),$(if $(TASKS),,python -m gcd.report.further_rows))
 	$(if $(PROFILE),$(SIGNED) dvc exp save --force --name $(PROFILE))
 	$(if $(PROFILE),@echo "Saved as experiment $(PROFILE). Compare: dvc exp show --only-changed. Go back: git checkout params.yaml dvc.lock$(if $(filter all,$(PROFILE)), && make repro, reports)")
 

@@ -10,11 +10,10 @@ from typing import Any
 
 from gcd.core.chat import encode_text, prompt_ids
 from gcd.core.params import Params
-from gcd.core.records import PseudoInput, read_records
+from gcd.core.records import PseudoInput, read_json, read_records
 from gcd.cost import ModelRecord
 from gcd.data import pseudo_folder, read_pseudo_data
 from gcd.plan_work import SYNTHESIS, Lengths, synthesis
-from gcd.tables import read_json
 
 COUNTS = dict(zip(SYNTHESIS, ("inputs", "paired_outputs", "reasons", "conversations"), strict=True))
 

@@ -6,19 +6,19 @@ python -m stages.report
 import shutil
 from pathlib import Path
 
-from gcd import further_rows, measured, provenance
 from gcd.comparisons import Compared
 from gcd.core.errors import UserError
 from gcd.core.params import read_params
-from gcd.core.records import FULL_PROMPT
+from gcd.core.records import FULL_PROMPT, read_json
 from gcd.core.stage import run
 from gcd.cost import read_model
-from gcd.cost_tables import Costs
-from gcd.reporting import Sections, write_report
-from gcd.results import TaskResults, order_rows, read_losses
+from gcd.report import further_rows, measured, provenance
+from gcd.report.cost_tables import Costs
+from gcd.report.markdown import Sections, write_report
+from gcd.report.results import TaskResults, order_rows, read_losses
+from gcd.report.tables import Scores, data_table, left_out_table
+from gcd.report.transcript_page import write_page
 from gcd.rows import Rows, failures, played, read_rows
-from gcd.tables import Scores, data_table, left_out_table, read_json
-from gcd.transcript_page import write_page
 
 REPORTS = Path("reports")
 MODELS = Path("models")

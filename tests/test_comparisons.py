@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from gcd.comparison_tables import bold_cells, clear_best, comparison_table, summarise_best
 from gcd.comparisons import best_row, cases, compare, compare_tasks, holm, paired_p
 from gcd.core.records import Action, StateReply
+from gcd.report.comparison_tables import bold_cells, clear_best, comparison_table, summarise_best
 from gcd.scoring import Bootstrap
 
 BOOTSTRAP = Bootstrap(confidence=0.95, samples=200, seed=0)

@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 
 from gcd.core.errors import RowFailure, UserError
 from gcd.core.failures import memory_is_the_row_s_own
-from gcd.transcripts import escape
+from gcd.report.transcripts import escape
 from tests.miniature import repro, run_module
 
 # One cannot be trained; of the other's two rows one cannot be played.

@@ -8,9 +8,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from gcd.core.errors import UserError
-from gcd.further_rows import RecordedRun, RecordedTask, read_run, render
-from gcd.results import TaskResults
-from gcd.tables import results_table
+from gcd.report.further_rows import RecordedRun, RecordedTask, read_run, render
+from gcd.report.results import TaskResults
+from gcd.report.tables import results_table
 from tests.miniature import repro, run_module
 from tests.test_reporting import ROWS, make_results
 
@@ -78,7 +78,7 @@ def test_a_record_that_is_none(tmp_path: Path):
 def test_a_row_that_is_taken_out_stays_in_the_report(reproduced: Path, tmp_path: Path):
     """A recorded run, then the same with a row less, through the real `dvc repro`."""
     folder = Path(shutil.copytree(reproduced, tmp_path / "repository"))
-    said = run_module(folder, "gcd.further_rows")
+    said = run_module(folder, "gcd.report.further_rows")
     assert (said.returncode, said.stdout) == (0, "reports/further_rows.json: 4 rows.\n")
     yaml = YAML()
     params = yaml.load(folder / "params.yaml")

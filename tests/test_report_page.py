@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from gcd.core.errors import UserError
-from gcd.report_page import render_page
-from gcd.tables import markdown
+from gcd.report.page import render_page
+from gcd.report.tables import markdown
 from tests.test_report_text import HOSTILE
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg"/>'

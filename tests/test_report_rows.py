@@ -6,13 +6,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from gcd import figures
 from gcd.core.errors import UserError
-from gcd.cost_tables import tidy_training, training_table
-from gcd.reporting import shown_tables, write_report
-from gcd.results import TaskResults, read_losses
-from gcd.sentences import summarise, summarise_recall, summarise_trouble
-from gcd.tables import summary_table, with_failures
+from gcd.report import figures
+from gcd.report.cost_tables import tidy_training, training_table
+from gcd.report.markdown import shown_tables, write_report
+from gcd.report.results import TaskResults, read_losses
+from gcd.report.sentences import summarise, summarise_recall, summarise_trouble
+from gcd.report.tables import summary_table, with_failures
 from tests.test_reporting import LEFT_OUT, MODEL, ROWS, SCORE, SECTIONS, make_results
 
 REASON = "The loss is nan | at step 3."

@@ -21,15 +21,16 @@ from gcd.core.records import (
     SkippedSample,
     StateReply,
     Turn,
+    read_json,
     write_records,
 )
 from gcd.cost import ModelRecord, cost_tasks
-from gcd.reporting import Sections, render_left_out, write_report
-from gcd.results import TaskResults, loss_terms, order_rows
+from gcd.report.markdown import Sections, render_left_out, write_report
+from gcd.report.results import TaskResults, loss_terms, order_rows
+from gcd.report.tables import data_table, left_out_table
+from gcd.report.transcripts import choose_samples
 from gcd.rows import Row
 from gcd.scoring import Bootstrap, score_tasks
-from gcd.tables import data_table, left_out_table, read_json
-from gcd.transcripts import choose_samples
 from tests.test_report_text import HOSTILE
 from tests.tiny import ARCHITECTURE
 
@@ -295,7 +296,7 @@ def test_data_counts(tmp_path: Path) -> None:
 def test_stages_without_a_model_do_not_import_torch() -> None:
     # Importing it costs seconds; these three need none of it.
     code = (
-        "import sys, stages.score, stages.measure_cost, stages.report;"
+        "import sys, stages.score, stages.report;"
         "sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -7,7 +7,7 @@ import pytest
 from gcd.core.errors import RowFailure, UserError
 from gcd.core.failures import write_failure
 from gcd.core.records import FULL_PROMPT, StateReply, write_records, write_text
-from gcd.results import order_rows
+from gcd.report.results import order_rows
 from gcd.rows import FailedRow, Row, check_same_samples, failures, played, read_rows
 from tests.test_scoring import make_episode, make_row
 

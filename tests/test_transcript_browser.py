@@ -14,9 +14,9 @@ import pytest
 from lxml import html
 
 from gcd.core.records import FULL_PROMPT, Action
-from gcd.results import TaskResults
-from gcd.transcript_page import page_data, render_page, source_hash
-from gcd.transcripts import printable
+from gcd.report.results import TaskResults
+from gcd.report.transcript_page import page_data, render_page, source_hash
+from gcd.report.transcripts import printable
 from tests.chromium import dump_page
 from tests.test_report_text import HOSTILE
 from tests.test_transcript_page import ANSWER, LS, episode, results, turn

@@ -12,9 +12,9 @@ from lxml import html
 from ruamel.yaml import YAML
 
 from gcd.core.records import FULL_PROMPT, Action, AgentRecord, Episode, Turn
-from gcd.results import TaskResults
+from gcd.report.results import TaskResults
+from gcd.report.transcript_page import Texts, embed, explain, page_data, render_page, write_page
 from gcd.rows import Row
-from gcd.transcript_page import Texts, embed, explain, page_data, render_page, write_page
 from tests.conftest import ROOT
 from tests.test_report_text import HOSTILE
 
@@ -256,5 +256,5 @@ def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
 
 def test_dvc_watches_what_the_page_is_made_of() -> None:
     report = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]["report"]
-    assert "gcd/pages" in report["deps"]
+    assert "gcd/report/pages" in report["deps"]
     assert {"reports/transcripts.html": {"cache": False}} in report["outs"]

@@ -4,10 +4,11 @@ The pseudo data that synthesis makes, and the episodes that agents play. Reading
 a bad one is a `UserError` that names the file and the line.
 """
 
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -252,3 +253,15 @@ def read_records(path: Path, kind: type[RecordT]) -> list[RecordT]:
                 f"{where}: {first['msg']}. Delete the file and run `dvc repro`."
             ) from error
     return records
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in `path`; raises UserError if it is missing or not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file. Run `dvc repro` to make it.") from error
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{path}: expected JSON, but {error}. Delete it and run `dvc repro`."
+        ) from error

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from gcd import cost_tables, figures, tables
-from gcd.comparison_tables import (
+from gcd.core.records import FULL_PROMPT, write_text
+from gcd.core.settings import ScoreSettings
+from gcd.cost import REGIMES, ModelRecord
+from gcd.report import cost_tables, figures, tables
+from gcd.report.comparison_tables import (
     bold_cells,
     comparison_table,
     summarise_best,
     summarise_chosen,
 )
-from gcd.core.records import FULL_PROMPT, write_text
-from gcd.core.settings import ScoreSettings
-from gcd.cost import REGIMES, ModelRecord
-from gcd.report_page import render_page
-from gcd.results import TaskResults, loss_terms
-from gcd.sentences import (
+from gcd.report.page import render_page
+from gcd.report.results import TaskResults, loss_terms
+from gcd.report.sentences import (
     limits,
     paragraph,
     summarise,
@@ -30,9 +30,9 @@ from gcd.sentences import (
     summarise_recall,
     summarise_trouble,
 )
-from gcd.summary import QUESTION, answer, holds_for
-from gcd.tables import SUCCESS, VALID, percent
-from gcd.transcripts import escape, render_samples
+from gcd.report.summary import QUESTION, answer, holds_for
+from gcd.report.tables import SUCCESS, VALID, percent
+from gcd.report.transcripts import escape, render_samples
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
 """The report's first screen: the question, the answer, and what it holds for, from the records."""
 
-from gcd import cost_tables, tables
 from gcd.core.records import FULL_PROMPT
 from gcd.cost import ModelRecord
-from gcd.results import TaskResults
-from gcd.sentences import RELATIVE, bullet, paragraph
-from gcd.tables import VALID, percent
-from gcd.transcripts import escape
+from gcd.report import cost_tables, tables
+from gcd.report.results import TaskResults
+from gcd.report.sentences import RELATIVE, bullet, paragraph
+from gcd.report.tables import VALID, percent
+from gcd.report.transcripts import escape
 
 QUESTION = (
     "**The question.** An agent's fixed, long prompt is moved into a small adapter (Generative "

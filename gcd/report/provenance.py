@@ -14,11 +14,11 @@ from typing import Any
 import pandas as pd
 from ruamel.yaml import YAML
 
-from gcd import tables
+from gcd.core.records import read_json
 from gcd.data import prompt_file
-from gcd.sentences import paragraph
-from gcd.tables import read_json
-from gcd.transcripts import escape
+from gcd.report import tables
+from gcd.report.sentences import paragraph
+from gcd.report.transcripts import escape
 
 PACKAGES = (
     *("torch", "transformers", "peft", "accelerate", "bitsandbytes", "numpy", "scipy"),

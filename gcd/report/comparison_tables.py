@@ -3,8 +3,8 @@
 import pandas as pd
 
 from gcd.comparisons import Compared
-from gcd.sentences import listed, paragraph
-from gcd.transcripts import escape
+from gcd.report.sentences import listed, paragraph
+from gcd.report.transcripts import escape
 
 COLUMNS = {  # of the results table
     "mean_score": "Mean score (%)",

@@ -7,7 +7,7 @@ import pandas as pd
 
 from gcd.core.records import FULL_PROMPT
 from gcd.cost import REGIMES
-from gcd.tables import percent
+from gcd.report.tables import percent
 
 REGIME_NAMES = {
     "recompute": "recompute",

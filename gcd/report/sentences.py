@@ -2,12 +2,12 @@
 
 import textwrap
 
-from gcd import cost_tables, tables
 from gcd.core.records import FULL_PROMPT
 from gcd.cost import REGIMES, ModelRecord
-from gcd.results import TaskResults
-from gcd.tables import SUCCESS, VALID, percent
-from gcd.transcripts import escape
+from gcd.report import cost_tables, tables
+from gcd.report.results import TaskResults
+from gcd.report.tables import SUCCESS, VALID, percent
+from gcd.report.transcripts import escape
 
 RELATIVE = "relative_to_full_prompt"
 RECALL = "prompt_recall"

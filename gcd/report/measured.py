@@ -5,10 +5,10 @@ from typing import Any
 
 import pandas as pd
 
-from gcd import tables
-from gcd.sentences import paragraph
-from gcd.tables import read_json
-from gcd.transcripts import escape
+from gcd.core.records import read_json
+from gcd.report import tables
+from gcd.report.sentences import paragraph
+from gcd.report.transcripts import escape
 
 RECORD = Path("reports/benchmarks/inference.json")
 

@@ -14,9 +14,9 @@ from string import Template
 from typing import Any
 
 from gcd.core.records import Episode, Turn, write_text
-from gcd.results import TaskResults
+from gcd.report.results import TaskResults
+from gcd.report.transcripts import printable
 from gcd.scoring import succeeded
-from gcd.transcripts import printable
 
 PAGES = Path(__file__).with_name("pages")
 # What could end a script element, or begin another; U+2028 and U+2029 end a line of a script.

@@ -9,9 +9,9 @@ import pandas as pd
 from gcd.comparisons import Compared
 from gcd.core.errors import UserError
 from gcd.core.records import FULL_PROMPT
-from gcd.cost_tables import Costs
+from gcd.report.cost_tables import Costs
+from gcd.report.tables import Scores
 from gcd.rows import FailedRow, Row
-from gcd.tables import Scores
 
 LOSS_COLUMNS = {"step", "epoch", "loss", "learning_rate", "tokens"}  # the others are loss terms
 

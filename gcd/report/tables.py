@@ -1,16 +1,14 @@
 """The report's tables: from the recorded JSON files to DataFrames, CSV and Markdown."""
 
-import json
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from gcd.core.errors import UserError
-from gcd.core.records import SkippedSample, read_records, write_text
+from gcd.core.records import SkippedSample, read_json, read_records, write_text
+from gcd.report.transcripts import escape
 from gcd.rows import Row
-from gcd.transcripts import escape
 
 NOTHING = "n/a"  # a metric without cases
 FAILED = "failed"  # a row without metrics
@@ -29,18 +27,6 @@ RECALL_TITLES = {  # means over a few requests, which no interval is drawn from
 }
 
 Scores = dict[str, dict[str, dict[str, float]]]  # of one task: {row: {metric: estimate}}
-
-
-def read_json(path: Path) -> Any:
-    """The JSON value in `path`; raises UserError if it is missing or not JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file. Run `dvc repro` to make it.") from error
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}: expected JSON, but {error}. Delete it and run `dvc repro`."
-        ) from error
 
 
 def markdown(frame: pd.DataFrame, bold: Collection[tuple[str, str]] = ()) -> str:

@@ -1,6 +1,6 @@
 """The rows that a wider profile adds: recorded by its own run, shown in the default's report.
 
-python -m gcd.further_rows      (after a whole run of the profile; `make repro PROFILE=all` does it)
+python -m gcd.report.further_rows      (`make repro PROFILE=all` does it)
 
 reports/further_rows.json holds, of each task, that run's rows in their order, the reasons of those
 that failed, scores and costs. They are shown where the rows that both runs have came out the same:
@@ -12,17 +12,17 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from gcd import cost_tables, tables
 from gcd.core.errors import UserError
 from gcd.core.params import load_file
-from gcd.core.records import write_text
+from gcd.core.records import read_json, write_text
 from gcd.core.stage import run
-from gcd.cost_tables import Costs
-from gcd.results import TaskResults, order_rows
+from gcd.report import cost_tables, tables
+from gcd.report.cost_tables import Costs
+from gcd.report.results import TaskResults, order_rows
+from gcd.report.sentences import listed, paragraph, summarise_trouble
+from gcd.report.tables import Scores
+from gcd.report.transcripts import escape
 from gcd.rows import failures, played, read_rows
-from gcd.sentences import listed, paragraph, summarise_trouble
-from gcd.tables import Scores, read_json
-from gcd.transcripts import escape
 
 REPORTS = Path("reports")
 RECORD = REPORTS / "further_rows.json"
@@ -71,9 +71,7 @@ def further_results(recorded: RecordedRun, results: list[TaskResults]) -> list[T
         if rows:
             failed = {row: why for row, why in there.failures.items() if row in rows}
             found.append(
-                TaskResults(
-                    here.task, rows, {}, failed, there.scores, {}, there.costs, losses={}
-                )
+                TaskResults(here.task, rows, {}, failed, there.scores, {}, there.costs, losses={})
             )
     return found
 
