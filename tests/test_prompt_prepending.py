@@ -60,3 +60,10 @@ def test_a_micro_batch_counts_the_prompt_once():
     [group] = micro_batches(PROMPTED[:4], 10)
     assert pack(group, torch.device("cpu")).ids.numel() == 10
     assert [len(group) for group in micro_batches(PROMPTED[:4], 9)] == [3, 1]
+
+
+def test_an_example_without_the_prompt_does_not_take_it_from_the_others():
+    """Three with the prompt read 2 + 3 x 2 = 8, one without 3; in one row they would read 15."""
+    groups = micro_batches([PLAIN[0], *PROMPTED[:3]], 100)
+    assert sorted(len(group) for group in groups) == [1, 3]
+    assert len(micro_batches([PLAIN[0], PROMPTED[0]], 100)) == 1  # nothing is shared yet

@@ -70,26 +70,36 @@ class Term:
         return self.visit(visits)
 
 
+def row_tokens(group: list[list[int]]) -> int:
+    """What a row of these ids reads: their common start once (`losses.pack`)."""
+    shared = min(common_length(group[0], ids) for ids in group)
+    return shared + sum(len(ids) - shared for ids in group)
+
+
 def micro_batches(examples: list[Example], tokens: int) -> list[list[Example]]:
     """`examples` in groups whose rows have at most `tokens` tokens; a longer one stands alone.
 
-    What the examples of a group begin with counts once, as they read it once (`losses.pack`); by
-    sorted ids the ones that begin alike are neighbours.
+    Neighbours by sorted ids are joined, those with the longest common start first, unless the row
+    would be too long, or longer than both apart: where one that begins otherwise would make the
+    others read their common start, a prompt perhaps, once each.
     """
-    groups: list[list[Example]] = []
-    shared = rests = 0
-    for example in sorted(examples, key=lambda example: example.ids):
-        ids = read_ids(example)
-        if groups:
-            common = min(shared, common_length(read_ids(groups[-1][0]), ids))
-            with_it = rests + len(groups[-1]) * (shared - common) + len(ids) - common
-            if common + with_it <= tokens:
-                shared, rests = common, with_it
-                groups[-1].append(example)
-                continue
-        groups.append([example])
-        shared, rests = len(ids), 0
-    return groups
+    ordered = sorted(examples, key=lambda example: example.ids)
+    groups = [[(read_ids(example), example)] for example in ordered]
+
+    def start(place: int) -> int:
+        """Tokens that the group at `place` and its neighbour have in common; -1 if apart."""
+        one, other = ([ids for ids, _ in groups[place + step]] for step in (0, 1))
+        joined = row_tokens(one + other)
+        if joined > min(tokens, row_tokens(one) + row_tokens(other)):
+            return -1
+        return common_length(one[0], other[-1])
+
+    while len(groups) > 1:
+        best = max(range(len(groups) - 1), key=start)
+        if start(best) < 0:
+            break
+        groups[best : best + 2] = [groups[best] + groups[best + 1]]
+    return [[example for _, example in group] for group in groups]
 
 
 @dataclass(frozen=True)
