@@ -12,6 +12,7 @@ from gcd.core.params import read_params
 from gcd.core.stage import run
 from gcd.cost import read_model
 from gcd.cost_tables import Costs
+from gcd.experiments import showing
 from gcd.reporting import write_report
 from gcd.results import TaskResults, order_rows, read_losses
 from gcd.rows import Rows, failures, played, read_rows
@@ -38,7 +39,7 @@ def task_results(
 
 
 def main() -> None:
-    params = read_params("methods", "score")
+    params = read_params("seed", "methods", "score")
     scores = read_json(REPORTS / "scores.json")
     costs = read_json(REPORTS / "costs.json")
     rows = read_rows(REPORTS / "episodes")
@@ -60,7 +61,14 @@ def main() -> None:
     model = read_model(MODELS / "base/model.json")
     left_out = left_out_table(SAMPLES, {task: played(found) for task, found in rows.items()})
     confidence = params.score.confidence
-    further = further_rows.render(further_rows.read_run(), results)
+    further = "\n\n".join(
+        part
+        for part in (
+            further_rows.render(further_rows.read_run(), results),
+            showing.render(results, params.seed, REPORTS),
+        )
+        if part
+    )
     write_report(results, data_table(PSEUDO), left_out, further, model, confidence, REPORTS)
 
 

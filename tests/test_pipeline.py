@@ -45,6 +45,7 @@ LAYERS = [
     "results",
     "sentences",
     "further_rows",
+    "experiments",
     "reporting",
     "tasks",
     "methods",

@@ -35,6 +35,7 @@ SCORES, COSTS = Path("reports/scores.json"), Path("reports/costs.json")
 # An experiment is of a commit: these must be as the commit has them.
 CODE = ["gcd", "stages", "data/prompts", "dvc.yaml", "dvc.lock", str(FILE)]
 PR_SET_PDEATHSIG = 1  # Linux, prctl(2)
+_C = ctypes.CDLL(None)  # opened here: between fork and exec that is not safe
 
 
 def environment() -> dict[str, str]:
@@ -129,7 +130,7 @@ def start(point: Point, folder: Path, cores: set[int]) -> subprocess.Popen[bytes
             stdout=log,
             stderr=log,
             start_new_session=True,  # Ctrl-C is for the queue, which tells the points
-            preexec_fn=partial(_bind, os.getpid(), cores),
+            preexec_fn=partial(_bind, os.getpid(), cores),  # noqa: PLW1509  (no thread runs here)
         )
 
 
@@ -142,7 +143,7 @@ def command(point: Point) -> list[str]:
 def _bind(parent: int, cores: set[int]) -> None:
     """In the new process: keep to `cores`, and be killed with the parent, by `kill -9` too."""
     os.sched_setaffinity(0, cores)
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    _C.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before that
         os.kill(os.getpid(), signal.SIGKILL)
 
