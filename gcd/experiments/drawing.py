@@ -11,7 +11,7 @@ from matplotlib.ticker import NullLocator
 from gcd.figures import COLOURS, LINES, MARKERS, STYLE
 
 DEFAULT_NOTE = "\n(default)"
-# From this ratio of largest to smallest on, points lie evenly on a logarithmic axis only.
+# Counts of this ratio of largest to smallest, and wider ones, stand on a logarithmic axis.
 LOGARITHMIC = 8.0
 
 
@@ -79,7 +79,7 @@ def _places(axes: Axes, points: list[str], numbers: list[float] | None) -> dict[
     """Where each point stands, from 0 to 1: at its number, at that's logarithm, or in its turn."""
     if numbers is None:
         numbers = [float(place) for place in range(len(points))]
-    elif min(numbers) > 0 and max(numbers) / min(numbers) >= LOGARITHMIC:
+    elif min(numbers) >= 1 and max(numbers) / min(numbers) >= LOGARITHMIC:
         numbers = [math.log2(number) for number in numbers]
     span = max(numbers) - min(numbers) or 1.0
     return {

@@ -45,7 +45,6 @@ def read_record(path: Path, columns: list[str]) -> pd.DataFrame | None:
         dtype={"point": str, "changes": str},
         keep_default_na=False,
         na_values=[""],
-        float_precision="round_trip",
     )
     if list(frame.columns) != columns or frame.empty:
         raise UserError(
