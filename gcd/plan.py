@@ -209,7 +209,8 @@ def plan(name: str, rate: float, *, as_long_as_possible: bool) -> str:
         if "prompt_prepending" in methods:
             examples += [(sizes.prompt + tokens, labels)]
         if "gcd" in methods:
-            examples += [generation_tokens(sizes, methods["gcd"].pg_max_length)]
+            joint = methods["gcd"]
+            examples += [generation_tokens(sizes, joint.pg_target, joint.pg_max_length)]
     others = list(dict.fromkeys(one for one in models.values() if one != model))
     lengths = "bounds of the params" if as_long_as_possible else "means of the recorded default run"
     missing = left_out(list(methods))

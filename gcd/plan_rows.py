@@ -98,7 +98,9 @@ def fits(cell: Cell, method: str, settings: Any) -> list[Work]:
         joint = settings.joint_loss
     if joint:
         examples = math.ceil(cell.steps / joint.pg_every) * joint.pg_batch_size
-        cell.train(work, examples, *generation_tokens(cell.sizes, joint.pg_max_length))
+        cell.train(
+            work, examples, *generation_tokens(cell.sizes, joint.pg_target, joint.pg_max_length)
+        )
     if method in ("seqkd_kld", "gcd_kld"):
         cell.read_as_teacher(work, cell.params.task.synthesis.inputs, tokens)
         cell.apply_head(work, visits * labels, DIVERGENCE_HEADS)

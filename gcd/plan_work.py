@@ -122,10 +122,11 @@ def conversation_tokens(sizes: Lengths, limit: int) -> tuple[float, float]:
     return min(read + labels, limit), min(labels, limit)
 
 
-def generation_tokens(sizes: Lengths, cut: int | None) -> tuple[float, float]:
-    """Tokens and labels of a PG example, whose target is cut at `cut` labels."""
-    target = sizes.prompt + sizes.reason
-    labels = target if cut is None else min(target, cut)
+def generation_tokens(sizes: Lengths, target: str, cut: int | None) -> tuple[float, float]:
+    """Tokens and labels of a PG example with this `pg_target`, which is cut at `cut` labels."""
+    parts = {"prompt": sizes.prompt, "reason": sizes.reason}
+    labels = parts.get(target, sizes.prompt + sizes.reason)
+    labels = labels if cut is None else min(labels, cut)
     return sizes.problem + 2 * sizes.reply + labels, labels
 
 

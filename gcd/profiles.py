@@ -11,6 +11,7 @@ import argparse
 import io
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,26 @@ def _insert_methods(text: str, methods: dict[str, Any]) -> str:
     return "".join(lines[:end] + new[1:] + lines[end:])
 
 
+def change_params(text: str, changes: Iterable[dict[str, Any]], source: Path) -> str:
+    """The text of a params.yaml with `changes`, one after the other; all else stays, comments too.
+
+    Args:
+        text: the file as it stands.
+        changes: each nested like the file.
+        source: the file that asks for them, for messages.
+
+    Raises:
+        UserError: a key that `text` does not have, or a value in the place of a mapping.
+    """
+    yaml = _round_trip()
+    params = yaml.load(text)
+    for change in changes:
+        _merge(params, change, source, "")
+    stream = io.StringIO()
+    yaml.dump(params, stream)
+    return stream.getvalue()
+
+
 def merge_profile(text: str, name: str, folder: Path = FOLDER) -> str:
     """The text of a params.yaml with a profile's changes; all else stays, comments too.
 
@@ -119,14 +140,10 @@ def merge_profile(text: str, name: str, folder: Path = FOLDER) -> str:
         UserError: there is no such profile, or it names a key that `text` does not have and that is
             no method either.
     """
-    yaml = _round_trip()
-    params = yaml.load(text)
+    params = YAML(typ="safe").load(text)
     profile, source = read_profile(name, folder), folder / f"{name}.yaml"
     methods = _split_off_methods(params, profile, source)
-    _merge(params, profile, source, "")
-    stream = io.StringIO()
-    yaml.dump(params, stream)
-    return _insert_methods(stream.getvalue(), methods)
+    return _insert_methods(change_params(text, [profile], source), methods)
 
 
 def apply_profile(text: str, name: str, folder: Path = FOLDER) -> str:
@@ -141,13 +158,13 @@ def apply_profile(text: str, name: str, folder: Path = FOLDER) -> str:
     return new
 
 
-def _committed() -> str:
+def committed_params() -> str:
     """params.yaml as the last commit has it; raises UserError outside a repository."""
     command = ["git", "show", f"HEAD:./{FILE}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise UserError(
-            f"A profile changes the committed {FILE}, and there is none: {done.stderr.strip()}"
+            f"What is changed is the committed {FILE}, and there is none: {done.stderr.strip()}"
         )
     return done.stdout
 
@@ -161,7 +178,7 @@ def use_profile(name: str) -> None:
     Raises:
         UserError: see `merge_profile`; or params.yaml has changes of its own, which would be lost.
     """
-    committed = _committed()
+    committed = committed_params()
     new = merge_profile(committed, name)
     current = FILE.read_text(encoding="utf-8")
     if current not in (committed, new):

@@ -1,4 +1,4 @@
-"""Price the recorded episodes in tokens, FLOPs and cache bytes; needs a tokenizer, measures no time.
+"""Price the recorded episodes in tokens, FLOPs, cache bytes; needs a tokenizer, measures no time.
 
 What training took was counted by `fit`, what the pseudo data took is computed from their lengths.
 Rows that failed are left out; the report names them.

@@ -12,6 +12,7 @@ from gcd.core.params import read_params
 from gcd.core.records import FULL_PROMPT, read_json
 from gcd.core.stage import run
 from gcd.cost import read_model
+from gcd.experiments import showing
 from gcd.report import further_rows, measured, provenance
 from gcd.report.cost_tables import Costs
 from gcd.report.markdown import Sections, write_report
@@ -78,6 +79,7 @@ def main() -> None:
     prompt_tokens = {task: costs[task][FULL_PROMPT]["prompt_tokens"] for task in rows}
     sections = Sections(
         further=further_rows.render(further_rows.read_run(), results),
+        experiments=showing.render(results, params.seed, REPORTS),
         measured=measured.render(measured.read_record()),
         provenance=provenance.render(
             read_json(MODELS / "base/model.json"), list(rows), prompt_tokens, params.seed

@@ -45,8 +45,12 @@ def make_repository(folder: Path, taught: Path) -> Path:
     for name in ("gcd", "stages", "data/prompts"):
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
-    (folder / "reports").mkdir()
-    for name in ("dvc.yaml", ".gitignore", ".dvcignore", "reports/further_rows.json"):
+    for name in ("reports/ablations", "reports/seeds", "experiments"):
+        (folder / name).mkdir(parents=True)
+    # Definitions as they are, and no records: the folders, as git keeps them.
+    kept = [f"reports/{name}/.gitkeep" for name in ("ablations", "seeds")]
+    kept += ["experiments/ablations.yaml", "reports/further_rows.json"]
+    for name in ("dvc.yaml", ".gitignore", ".dvcignore", *kept):
         shutil.copy(ROOT / name, folder / name)
     shutil.copytree(taught, folder / "mine")
     (folder / "data/prompts/os_interaction.md").write_text(tiny.PROMPT)

@@ -109,6 +109,8 @@ def cell(miniature: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # 
       pg_batch_size: 1
       pg_every: 2
       pg_max_length: null
+      pg_target: prompt_and_reason
+      pg_reasons: own
     steps: 3
     batch_size: 2
     learning_rate: 0.001

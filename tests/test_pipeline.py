@@ -42,6 +42,7 @@ LAYERS = [
     "plan",
     "data_cost",
     "report",
+    "experiments",
     "tasks",
     "methods",
     "stages",

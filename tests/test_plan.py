@@ -166,8 +166,10 @@ def test_examples_by_hand() -> None:
     )
     assert conversation_tokens(sizes, 1000) == (7 + 2.5 * 11 + 1.5 * 3, 27.5)
     assert conversation_tokens(sizes, 20) == (20, 20)
-    assert generation_tokens(sizes, None) == (5 + 20 + 120, 120)
-    assert generation_tokens(sizes, 50) == (5 + 20 + 50, 50)
+    assert generation_tokens(sizes, "prompt_and_reason", None) == (5 + 20 + 120, 120)
+    assert generation_tokens(sizes, "prompt_and_reason", 50) == (5 + 20 + 50, 50)
+    assert generation_tokens(sizes, "reason", None) == (5 + 20 + 20, 20)
+    assert generation_tokens(sizes, "prompt", None) == (5 + 20 + 100, 100)
 
 
 def test_a_reply_costs_its_passes() -> None:
@@ -219,7 +221,8 @@ def test_training_of_rows_by_hand() -> None:
     prompt = forward_flops(ARCHITECTURE, 100, 0, 0)
     seqkd = price("seqkd")
     assert (seqkd.read, seqkd.written, seqkd.flops) == (460, 330, 10 * one)
-    joint = {"pg_every": 2, "pg_batch_size": 4, "pg_max_length": 50}
+    whole = {"pg_target": "prompt_and_reason"}
+    joint = {"pg_every": 2, "pg_batch_size": 4, "pg_max_length": 50, **whole}
     generation = training_flops(ARCHITECTURE, 75, 50, 1000, checkpointing=False)
     assert price("gcd", **joint).flops == 10 * one + 12 * generation  # steps 1, 3 and 5
     teacher = prompt + 5 * forward_flops(ARCHITECTURE, 46, 100, 0)
@@ -247,7 +250,7 @@ def test_on_policy_by_hand() -> None:
     assert work.written == seqkd.written + 66
     expected = seqkd.flops + sampled.flops + teacher + learnt + 66 * 2 * head
     assert work.flops == pytest.approx(expected, rel=1e-12)
-    joint = SimpleNamespace(pg_every=1, pg_batch_size=1, pg_max_length=None)
+    joint = SimpleNamespace(pg_every=1, pg_batch_size=1, pg_max_length=None, pg_target="prompt")
     gcd = price("gcd", **vars(joint)).flops - seqkd.flops
     warm = price("on_policy", **{**settings, "warm_start": "gcd"}, joint_loss=joint)
     assert warm.flops == pytest.approx(expected + gcd, rel=1e-12)

@@ -29,6 +29,7 @@ SETTINGS = TrainSettings(
     weight_decay=0.0,
     gradient_clip=1.0,
     checkpoint_every=2,
+    conversations="role_played",
     lora=LoraSettings(rank=4, alpha=8, dropout=0.1),
 )
 EXAMPLES = [

@@ -127,7 +127,7 @@ def _describe(
     # Of a key that may be a number or a mapping, the branch that got further; pydantic names it.
     first = max(error.errors(), key=lambda found: len(found["loc"]))
     keys = [str(part) for part in first["loc"] if "constrained-" not in str(part)]
-    full = ".".join([name, *keys])
+    full = ".".join(part for part in [name, *keys] if part)
     if first["type"] == "missing":
         return f"{file}: key `{full}` is missing."
     if first["type"] == "extra_forbidden":
@@ -142,7 +142,10 @@ def _describe(
 def check_section(
     name: str, model: type[BaseModel] | type[int], raw: Any, file: Path = FILE
 ) -> Any:
-    """`raw`, from `file`, as a `model`; raises UserError naming the key and what is accepted."""
+    """`raw`, from `file`, as a `model`; raises UserError naming the key and what is accepted.
+
+    `name` is the section's; empty for a whole file.
+    """
     try:
         return TypeAdapter(model).validate_python(raw, strict=True)
     except ValidationError as error:

@@ -21,6 +21,12 @@ Write down the prompt that the second assistant had been given, and then the rea
 changed the output."""
 
 PROMPT_GENERATION_TARGET = "Prompt:\n{prompt}\n\nReason:\n{reason}"
+# By `pg_target`: the whole, and each part alone, for the same request.
+PROMPT_GENERATION_TARGETS = {
+    "prompt_and_reason": PROMPT_GENERATION_TARGET,
+    "prompt": "Prompt:\n{prompt}",
+    "reason": "Reason:\n{reason}",
+}
 
 
 def request(pair: PairedOutput) -> Conversation:

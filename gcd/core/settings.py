@@ -188,6 +188,8 @@ class TrainSettings(Section):
 
     The paged optimizers are bitsandbytes' and need a GPU. `gradient_checkpointing` keeps a layer's
     input only and computes the rest again on the way back: less memory, a third more work.
+    `conversations` says what SFT imitates: whole self role-played conversations, or of each the
+    first exchange alone, a pseudo input and the teacher's output.
     """
 
     optimizer: Literal["adamw", "paged_adamw_32bit", "paged_adamw_8bit"]
@@ -199,6 +201,7 @@ class TrainSettings(Section):
     weight_decay: Annotated[float, Field(ge=0)]
     gradient_clip: Positive
     checkpoint_every: Count
+    conversations: Literal["role_played", "single_turn"]
     lora: LoraSettings
 
 

@@ -31,11 +31,11 @@ def rows(settings: Settings) -> list[str]:
 
 
 def loss_terms(tokenizer: Any, data: PseudoData, task: str, params: Params) -> list[Term]:
-    """λ · SFT and (1 - λ) · PG, for params with the sections train, training and method."""
+    """λ · SFT and (1 - λ) · PG, for params with the sections seed, train, training and method."""
     weight = sft_weight(params.method, task)
     return [
         conversation_term(tokenizer, data, params, weight),
-        prompt_generation_term(tokenizer, data, params.method, 1 - weight),
+        prompt_generation_term(tokenizer, data, params.method, 1 - weight, params.seed),
     ]
 
 

@@ -41,7 +41,7 @@ def fit(task: str, params: Params, out: Path, work: Path) -> None:
     def terms(base: Any, tokenizer: Any) -> list[Term]:
         return [
             imitation_term(base, tokenizer, data, params, weight, settings.divergence),
-            prompt_generation_term(tokenizer, data, settings, 1 - weight),
+            prompt_generation_term(tokenizer, data, settings, 1 - weight, params.seed),
         ]
 
     fit_adapter(params, terms, out, work)

@@ -60,7 +60,7 @@ def warm_start_terms(tokenizer: Any, data: PseudoData, task: str, params: Params
     weight = sft_weight(settings.joint_loss, task)
     return [
         conversation_term(tokenizer, data, params, weight),
-        prompt_generation_term(tokenizer, data, settings.joint_loss, 1 - weight),
+        prompt_generation_term(tokenizer, data, settings.joint_loss, 1 - weight, params.seed),
     ]
 
 

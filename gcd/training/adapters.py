@@ -20,6 +20,7 @@ from gcd.training.divergence import choose_divergence, imitation_loss_sums, with
 from gcd.training.examples import (
     behind,
     conversation_examples,
+    first_exchanges,
     prompt_generation_examples,
     prompted_examples,
 )
@@ -94,8 +95,14 @@ def fit_terms(
 def conversation_term(
     tokenizer: Any, data: PseudoData, params: Params, weight: float, name: str = "sft"
 ) -> Term:
-    """Imitate the prompted teacher: SFT on the assistant turns of the pseudo conversations."""
-    made = conversation_examples(tokenizer, data.conversations, params.train.max_length)
+    """Imitate the prompted teacher: SFT on the assistant turns of the pseudo conversations.
+
+    Of their first ones alone where `train.conversations` is single_turn.
+    """
+    conversations = data.conversations
+    if params.train.conversations == "single_turn":
+        conversations = first_exchanges(conversations)
+    made = conversation_examples(tokenizer, conversations, params.train.max_length)
     return Term(
         weights={name: weight},
         examples=made.examples,
@@ -158,11 +165,11 @@ def sft_weight(settings: PromptGenerationSettings, task: str) -> float:
 
 
 def prompt_generation_term(
-    tokenizer: Any, data: PseudoData, settings: PromptGenerationSettings, weight: float
+    tokenizer: Any, data: PseudoData, settings: PromptGenerationSettings, weight: float, seed: int
 ) -> Term:
     """Generate the prompt and the reason (PG; paper, section 3.3)."""
     made = prompt_generation_examples(
-        tokenizer, data.prompt, data.pairs, data.reasons, settings.pg_max_length
+        tokenizer, data.prompt, data.pairs, data.reasons, settings, seed
     )
     return Term(
         weights={"prompt_generation": weight},

@@ -22,14 +22,18 @@ class DivergenceSettings(Section):
 class PromptGenerationSettings(Section):
     """The joint loss λ · SFT + (1 - λ) · PG. `sft_weight` is λ, for all tasks or by task.
 
-    `pg_batch_size` PG examples join every `pg_every`-th optimizer step. `pg_max_length` cuts PG
-    targets at so many tokens; null trains the whole prompt and reason.
+    `pg_batch_size` PG examples join every `pg_every`-th optimizer step. `pg_target` says what an
+    example makes the student write, and `pg_reasons` whether the reason is the pair's own or, to
+    ask whether reasons matter, that of another pair. `pg_max_length` cuts PG targets at so many
+    tokens; null trains them whole.
     """
 
     sft_weight: Share | dict[str, Share]
     pg_batch_size: Count
     pg_every: Count
     pg_max_length: Count | None
+    pg_target: Literal["prompt_and_reason", "prompt", "reason"]
+    pg_reasons: Literal["own", "shuffled"]
 
 
 class OnPolicySettings(Section):
