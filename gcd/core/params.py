@@ -27,6 +27,8 @@ from gcd.core.settings import (
     MakeReasonsSettings,
     ModelSettings,
     PrepareModelSettings,
+    ProbeBehaviourSettings,
+    RecordBaseBehaviourSettings,
     RecordTeacherStatesSettings,
     RunEpisodesSettings,
     ScoreSettings,
@@ -53,6 +55,8 @@ SECTIONS: dict[str, type[Section] | type[int]] = {
     "train": TrainSettings,
     "record_teacher_states": RecordTeacherStatesSettings,
     "run_episodes": RunEpisodesSettings,
+    "record_base_behaviour": RecordBaseBehaviourSettings,
+    "probe_behaviour": ProbeBehaviourSettings,
     "score": ScoreSettings,
 }
 
@@ -84,6 +88,8 @@ class Params:
     train: TrainSettings
     record_teacher_states: RecordTeacherStatesSettings
     run_episodes: RunEpisodesSettings
+    record_base_behaviour: RecordBaseBehaviourSettings
+    probe_behaviour: ProbeBehaviourSettings
     score: ScoreSettings
     task: Any
     synthesis: SynthesisSettings
