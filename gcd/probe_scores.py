@@ -48,8 +48,8 @@ ProbedRows = dict[str, ProbedRow | FailedRow]  # of one task, by name
 def read_probes(folder: Path) -> dict[str, ProbedRows]:
     """Read `folder`/TASK/METHOD/ROW/ into {task: {row: ProbedRow or FailedRow}}.
 
-    Raises UserError if there is nothing, if a file is bad, if a task has no row `full_prompt`, or
-    if a row was probed with other texts, answers or requests.
+    Raises UserError if there is nothing, if a file is bad or empty, if a task has no row
+    `full_prompt`, or if a row was probed with other texts, answers or requests.
     """
     tasks: dict[str, ProbedRows] = {}
     for path in sorted(path for path in folder.glob("*/*/*") if path.is_dir()):
@@ -73,11 +73,17 @@ def _read_row(folder: Path, method: str) -> ProbedRow | FailedRow:
     reason = read_failure(folder)
     if reason is not None:
         return FailedRow(method, reason)
-    return ProbedRow(
+    row = ProbedRow(
         texts=read_records(folder / "texts.jsonl", TextReading),
         answers=read_records(folder / "answers.jsonl", AnswerReading),
         extractions=read_records(folder / "extractions.jsonl", Extraction),
     )
+    if not (row.texts and row.answers and row.extractions):
+        raise UserError(
+            f"{folder}: expected texts, answers and extractions, found a file without any. Every "
+            "file in data/probes/ needs a line; then run `dvc repro`."
+        )
+    return row
 
 
 def _check_same(task: str, rows: dict[str, ProbedRow]) -> None:
@@ -97,7 +103,7 @@ def _check_same(task: str, rows: dict[str, ProbedRow]) -> None:
         if asked(row) != asked(rows[FULL_PROMPT]):
             raise UserError(
                 f"{task}, row {name!r}: was probed with other texts, answers or requests than "
-                f"{FULL_PROMPT!r}. Run `dvc repro`."
+                f"{FULL_PROMPT!r}. Run `dvc repro`; delete the folder of a method that is gone."
             )
 
 
@@ -139,8 +145,8 @@ def score_row(
         ),
     }
     metrics = {name: found.rounded() for name, found in estimates.items() if found is not None}
-    longest = max((one.longest_run for one in row.extractions), default=0)
-    metrics["leak_worst"] = {"value": round(max(shares, default=0.0), DIGITS), "n": len(shares)}
+    longest = max(one.longest_run for one in row.extractions)
+    metrics["leak_worst"] = {"value": round(max(shares), DIGITS), "n": len(shares)}
     metrics["longest_run"] = {"value": longest, "n": len(shares)}
     return metrics
 

@@ -143,6 +143,7 @@ def write_report(
     results: list[TaskResults],
     data: pd.DataFrame,
     left_out: pd.DataFrame,
+    behaviour: str,
     further: str,
     model: ModelRecord,
     confidence: float,
@@ -150,8 +151,8 @@ def write_report(
 ) -> None:
     """Write `folder`/report.md, tables/ and figures/.
 
-    `data` and `left_out` are `tables.data_table`'s and `tables.left_out_table`'s; `further` is
-    the section of `further_rows.render`.
+    `data` and `left_out` are `tables.data_table`'s and `tables.left_out_table`'s; `behaviour` and
+    `further` are the sections of `probe_tables.write_section` and `further_rows.render`.
 
     A table is there twice: tidy numbers in a .csv, and as the report shows it in a .md.
     """
@@ -189,8 +190,7 @@ def write_report(
             tables.write_csv(frame, folder / "tables" / f"{found.task}_{name}.csv")
         for name, frame in shown_tables(found).items():
             tables.write_markdown(frame, folder / "tables" / f"{found.task}_{name}.md")
-    if further:
-        parts.append(further)
+    parts += [section for section in (behaviour, further) if section]
     if not data.empty:
         parts += ["## Generated data", tables.markdown(data), paragraph(DATA_NOTE)]
         tables.write_csv(data, folder / "tables" / "data.csv")

@@ -6,12 +6,13 @@ python -m stages.report
 import shutil
 from pathlib import Path
 
-from gcd import further_rows
+from gcd import further_rows, probe_tables
 from gcd.core.errors import UserError
 from gcd.core.params import read_params
 from gcd.core.stage import run
 from gcd.cost import read_model
 from gcd.cost_tables import Costs
+from gcd.probe_scores import read_probes
 from gcd.reporting import write_report
 from gcd.results import TaskResults, order_rows, read_losses
 from gcd.rows import Rows, failures, played, read_rows
@@ -60,8 +61,16 @@ def main() -> None:
     model = read_model(MODELS / "base/model.json")
     left_out = left_out_table(SAMPLES, {task: played(found) for task, found in rows.items()})
     confidence = params.score.confidence
+    behaviour = probe_tables.write_section(
+        results,
+        read_probes(REPORTS / "probes"),
+        read_json(REPORTS / "probe_scores.json"),
+        REPORTS / "tables",
+    )
     further = further_rows.render(further_rows.read_run(), results)
-    write_report(results, data_table(PSEUDO), left_out, further, model, confidence, REPORTS)
+    write_report(
+        results, data_table(PSEUDO), left_out, behaviour, further, model, confidence, REPORTS
+    )
 
 
 if __name__ == "__main__":

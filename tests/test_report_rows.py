@@ -92,7 +92,7 @@ def test_the_report_with_failures_is_whole_and_the_same_twice(
     data = pd.DataFrame([{"Task": "os", "Data": "inputs", "Kept": 3}])
     written = []
     for name in ("a", "b"):
-        write_report([results], data, LEFT_OUT, "", MODEL, 0.95, tmp_path / name)
+        write_report([results], data, LEFT_OUT, "", "", MODEL, 0.95, tmp_path / name)
         files = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
         written.append([path.read_bytes() for path in files])
     assert written[0] == written[1]

@@ -143,7 +143,7 @@ def make_results(replies: list[str]) -> TaskResults:
 def write(folder: Path, replies: list[str]) -> dict[str, bytes]:
     """Write the report; returns {file: bytes}."""
     data = pd.DataFrame([{"Task": "os", "Data": "inputs", "Kept": 3}])
-    write_report([make_results(replies)], data, LEFT_OUT, "", MODEL, 0.95, folder)
+    write_report([make_results(replies)], data, LEFT_OUT, "", "", MODEL, 0.95, folder)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 

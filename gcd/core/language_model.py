@@ -17,12 +17,12 @@ from transformers import PreTrainedModel
 
 from gcd.core.base_model import load_model
 from gcd.core.chat import encode_text, prompt_ids, render_request, stop_ids
-from gcd.core.decoding import Sampling, decode, make_chooser
+from gcd.core.decoding import Sampling, decode, make_chooser, read
 from gcd.core.errors import UserError
 from gcd.core.interfaces import ReadReply, Reply
 from gcd.core.journal import Journal
 from gcd.core.records import Conversation
-from gcd.core.sessions import Layers, Sessions
+from gcd.core.sessions import Layers, Sessions, common_length
 from gcd.core.settings import ModelSettings
 from gcd.core.shared_prefix import Prefix, Reading, attach_prefix, compute_prefix
 
@@ -142,7 +142,16 @@ class LanguageModel:
         prefix_ids = requests[0][0]
         self._room(self._length(prefix_ids), max(map(len, texts)))
         start = self._attach(prefix_ids)
-        states = [part for pack in self._packs(texts) for part in self._read(start, pack)]
+        # What all begin with, such as a template's own system message, is read once: a third of
+        # all tokens where conversations are short. Every text keeps the states that are asked for.
+        shared = min(common_length(texts[0], ids) for ids in texts)
+        shared = min([shared, *(len(suffix) - 1 for _, suffix in requests)])
+        past = read(self.model, start, [texts[0][:shared]], [None])[1][0] if shared else None
+        states = [
+            part
+            for pack in self._packs([ids[shared:] for ids in texts])
+            for part in self._read(start + shared, pack, past)
+        ]
         return [
             ReadReply(ids, part[-len(ids) - 1 :].cpu())
             for ids, part in zip(written, states, strict=True)
@@ -165,8 +174,13 @@ class LanguageModel:
             pack.append(ids)
         yield pack
 
-    def _read(self, start: int, texts: list[list[int]]) -> tuple[Tensor, ...]:
-        """Last hidden states of each text, [n, d], read as one row from position `start` on."""
+    def _read(
+        self, start: int, texts: list[list[int]], past: Layers | None
+    ) -> tuple[Tensor, ...]:
+        """Last hidden states of each text, [n, d], read as one row from position `start` on.
+
+        `past` are keys and values of what stands before each, after the prompt.
+        """
         lengths = [len(ids) for ids in texts]
         ids = torch.tensor([[token for text in texts for token in text]])
         places = torch.tensor([[place for n in lengths for place in range(start, start + n)]])
@@ -174,7 +188,7 @@ class LanguageModel:
             input_ids=ids.to(self.model.device),
             position_ids=places.to(self.model.device),
             use_cache=False,
-            reading=Reading(lengths, [None] * len(texts)),
+            reading=Reading(lengths, [past] * len(texts)),
         ).last_hidden_state[0]
         return hidden.split(lengths)
 

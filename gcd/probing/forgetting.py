@@ -22,6 +22,7 @@ model itself, read in the same way, agrees exactly: 1.0 and 0 nats.
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -93,9 +94,7 @@ def record_base(
     return BaseBehaviour(answers, [one.states for one in read], read_texts(agent, texts))
 
 
-def compare_texts(
-    agent: Agent, texts: list[GeneralText], base: BaseBehaviour
-) -> list[TextReading]:
+def compare_texts(agent: Agent, texts: list[GeneralText], base: BaseBehaviour) -> list[TextReading]:
     """Nats of each text under the agent and under the base model."""
     return [
         TextReading(**own.model_dump(), base_nats=other.nats)
@@ -119,12 +118,12 @@ def compare_answers(agent: Agent, base: BaseBehaviour) -> list[AnswerReading]:
 
 def compare(index: int, base: Tensor, row: Tensor) -> AnswerReading:
     """Agreement of two series of log-probabilities, [n, V] each."""
-    base, row = base.double(), row.double()
+    kl = (base.exp() * (base - row)).sum(dtype=torch.float64)
     return AnswerReading(
         index=index,
         positions=len(base),
         agreeing=int((base.argmax(-1) == row.argmax(-1)).sum()),
-        kl=round(float((base.exp() * (base - row)).sum()), DIGITS),
+        kl=round(float(kl), DIGITS),
     )
 
 
