@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from torch import Tensor
+
 from gcd.core.base_model import load_base, load_with_adapter
-from gcd.core.interfaces import Reply
+from gcd.core.interfaces import ReadReply, Reply
 from gcd.core.journal import Journal
 from gcd.core.language_model import LanguageModel
 from gcd.core.params import Params
@@ -46,8 +48,16 @@ class ChatAgent:
 
     def write(self, conversations: list[Conversation], max_new_tokens: int) -> list[Reply | None]:
         return self._model.generate(
-            self._prompt, conversations, max_new_tokens=max_new_tokens, progress="prompt recall"
+            self._prompt, conversations, max_new_tokens=max_new_tokens, progress="answers"
         )
+
+    def read_replies(
+        self, conversations: list[Conversation], replies: list[str]
+    ) -> list[ReadReply]:
+        return self._model.read_replies(self._prompt, conversations, replies)
+
+    def log_probabilities(self, states: Tensor) -> Tensor:
+        return self._model.log_probabilities(states)
 
 
 def prompt_bytes(prompt: Conversation) -> int:

@@ -13,7 +13,8 @@ from gcd.core.records import FULL_PROMPT, read_json
 from gcd.core.stage import run
 from gcd.cost import read_model
 from gcd.experiments import showing
-from gcd.report import further_rows, measured, provenance
+from gcd.probe_scores import read_probes
+from gcd.report import further_rows, measured, probe_tables, provenance
 from gcd.report.cost_tables import Costs
 from gcd.report.markdown import Sections, write_report
 from gcd.report.results import TaskResults, order_rows, read_losses
@@ -77,7 +78,14 @@ def main() -> None:
     model = read_model(MODELS / "base/model.json")
     left_out = left_out_table(SAMPLES, {task: played(found) for task, found in rows.items()})
     prompt_tokens = {task: costs[task][FULL_PROMPT]["prompt_tokens"] for task in rows}
+    behaviour = probe_tables.write_section(
+        results,
+        read_probes(REPORTS / "probes"),
+        read_json(REPORTS / "probe_scores.json"),
+        REPORTS / "tables",
+    )
     sections = Sections(
+        behaviour=behaviour,
         further=further_rows.render(further_rows.read_run(), results),
         experiments=showing.render(results, params.seed, REPORTS),
         measured=measured.render(measured.read_record()),

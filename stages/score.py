@@ -1,4 +1,4 @@
-"""Score the recorded episodes: success, agreement with the teacher, intervals. Needs no model.
+"""Score what was recorded of the rows: their episodes, and their probes. Needs no model.
 
 Rows that failed are left out; the report names them.
 
@@ -13,6 +13,7 @@ from gcd.comparisons import compare_tasks
 from gcd.core.params import read_params
 from gcd.core.records import write_text
 from gcd.core.stage import run
+from gcd.probe_scores import probed, read_probes, score_probes
 from gcd.rows import played, read_rows
 from gcd.scoring import Bootstrap, score_tasks, short_metrics
 
@@ -34,6 +35,8 @@ def main() -> None:
     compared = compare_tasks(tasks, settings.compared_row, bootstrap, settings.permutations)
     write("comparisons", compared)
     write("metrics", short_metrics(scores))
+    probes = {task: probed(rows) for task, rows in read_probes(REPORTS / "probes").items()}
+    write("probe_scores", score_probes(probes, bootstrap))
 
 
 if __name__ == "__main__":

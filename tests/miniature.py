@@ -38,11 +38,13 @@ def shrink(params: dict[str, Any]) -> None:
     params["train"]["checkpoint_every"] = 1
     params["train"]["lora"]["rank"] = 4
     params["score"] |= {"bootstrap_samples": 100, "permutations": 99}
+    params["record_base_behaviour"]["answer_tokens"] = 8
+    params["probe_behaviour"]["extraction_tokens"] = 16
 
 
 def make_repository(folder: Path, taught: Path) -> Path:
     """A copy of the repository's sources with one task, shrunken parameters and the tiny model."""
-    for name in ("gcd", "stages", "data/prompts"):
+    for name in ("gcd", "stages", "data/prompts", "data/probes"):
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
     for name in ("reports/ablations", "reports/seeds", "experiments"):

@@ -93,7 +93,9 @@ def test_one_file_and_one_key_give_rows_and_run_nothing_else(
     done = repro(folder)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     (folder / f"gcd/methods/{NAME}.py").write_text(blocks[f"gcd/methods/{NAME}.py"])
-    cells = {f"{stage}@os_interaction-{NAME}" for stage in ("fit", "run_episodes")}
+    cells = {
+        f"{stage}@os_interaction-{NAME}" for stage in ("fit", "run_episodes", "probe_behaviour")
+    }
     expected = {"check_params", *cells, "score", "measure_cost", "report"}
     for turns in ([1, 2], [3]):
         params["methods"] |= YAML().load(blocks["params.yaml"])

@@ -34,6 +34,8 @@ LAYERS = [
     "training",
     "rows",
     "scoring",
+    "probing",
+    "probe_scores",
     "cost",
     "plan_memory",
     "plan_work",

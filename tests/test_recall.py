@@ -3,12 +3,13 @@
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 from gcd.acting.recall import prompt_opening, recall_prompt, rouge_l
 from gcd.agents import ChatAgent
 from gcd.core.chat import encode_text
 from gcd.core.errors import UserError
-from gcd.core.interfaces import Agent, Reply
+from gcd.core.interfaces import Agent, ReadReply, Reply
 from gcd.core.language_model import LanguageModel
 from gcd.core.prompt import format_prompt
 from gcd.core.prompt_generation import PROMPT_GENERATION_TARGET, request, written_prompt
@@ -41,6 +42,14 @@ class Writer:
         ids = encode_text(self.tokenizer, self.text)[:max_new_tokens]
         text = self.tokenizer.decode(ids).strip()
         return [Reply(text, 1, len(ids), complete=False)] * len(conversations)
+
+    def read_replies(
+        self, conversations: list[Conversation], replies: list[str]
+    ) -> list[ReadReply]:
+        raise AssertionError("asked to read")
+
+    def log_probabilities(self, states: Tensor) -> Tensor:
+        raise AssertionError("asked for logits")
 
 
 def recalled(tokenizer: Any, text: str | None, tokens: int) -> tuple[float, float]:

@@ -40,7 +40,9 @@ MODEL = ModelRecord(
     parameters=12_345_678,
 )
 SCORE = check_sections(load_file(), "score").score
-SECTIONS = Sections(further="", experiments="", measured="", provenance="## Provenance")
+SECTIONS = Sections(
+    behaviour="", further="", experiments="", measured="", provenance="## Provenance"
+)
 ROWS = [FULL_PROMPT, "no_prompt", "seqkd", "gcd"]
 
 

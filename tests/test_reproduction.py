@@ -65,7 +65,7 @@ def test_a_methods_number_concerns_its_cells_only(
     """No other method is trained or played again: as DVC itself sees a changed repository."""
     folder = change(reproduced, tmp_path / "changed", "sft_weight: 0.7", "sft_weight: 0.5")
     monkeypatch.chdir(folder)
-    cells = {f"{stage}@os_interaction-gcd" for stage in ("fit", "run_episodes")}
+    cells = {f"{stage}@os_interaction-gcd" for stage in ("fit", "run_episodes", "probe_behaviour")}
     after = {"score", "measure_cost", "report"}
     assert read_pipeline().changed == {"check_params", *cells, *after}
 

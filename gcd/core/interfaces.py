@@ -19,6 +19,8 @@ from gcd.core.records import Action, Conversation, SkippedSample
 from gcd.core.timings import loading
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from gcd.core.decoding import Sampling
     from gcd.core.params import Params
     from gcd.core.sessions import Sessions
@@ -105,6 +107,18 @@ class Reply:
     complete: bool
 
 
+@dataclass(frozen=True)
+class ReadReply:
+    """A reply that was given, as a model reads it.
+
+    `ids` are its n tokens. `states` are last hidden states, [n + 1, d], on the CPU: state i is what
+    the model predicts token i from, the last one what it predicts to follow.
+    """
+
+    ids: list[int]
+    states: Tensor
+
+
 class TextGenerator(Protocol):
     """Something that writes replies: a model in this process, or a server.
 
@@ -143,6 +157,14 @@ class Agent(Protocol):
 
     def write(self, conversations: list[Conversation], max_new_tokens: int) -> list[Reply | None]:
         """The same with a limit of its own, apart from the episodes that are being played."""
+
+    def read_replies(
+        self, conversations: list[Conversation], replies: list[str]
+    ) -> list[ReadReply]:
+        """What it expects at every token of replies that are given to it, in order."""
+
+    def log_probabilities(self, states: Tensor) -> Tensor:
+        """What `states` [n, d] predict: log-probabilities [n, V], in fp32."""
 
 
 class Method(Protocol):

@@ -16,15 +16,15 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from gcd.core.base_model import load_model
-from gcd.core.chat import prompt_ids, render_request, stop_ids
-from gcd.core.decoding import Sampling, decode, make_chooser
+from gcd.core.chat import encode_text, prompt_ids, render_request, stop_ids
+from gcd.core.decoding import Sampling, decode, make_chooser, read
 from gcd.core.errors import UserError
-from gcd.core.interfaces import Reply
+from gcd.core.interfaces import ReadReply, Reply
 from gcd.core.journal import Journal
 from gcd.core.records import Conversation
-from gcd.core.sessions import Layers, Sessions
+from gcd.core.sessions import Layers, Sessions, common_length
 from gcd.core.settings import ModelSettings
-from gcd.core.shared_prefix import Prefix, attach_prefix, compute_prefix
+from gcd.core.shared_prefix import Prefix, Reading, attach_prefix, compute_prefix
 
 
 class LanguageModel:
@@ -117,6 +117,78 @@ class LanguageModel:
                 for index, reply in zip(batch, done, strict=True):
                     replies[index] = reply
         return replies
+
+    @torch.inference_mode()
+    def read_replies(
+        self, prompt: Conversation, conversations: list[Conversation], replies: list[str]
+    ) -> list[ReadReply]:
+        """What the model expects at every token of given replies; nothing is written.
+
+        Args:
+            prompt: what all conversations begin with.
+            conversations: each ends in a user turn.
+            replies: one to each, "" for none: then a single state is left, the reply's beginning.
+
+        Raises:
+            UserError: the prompt and the longest conversation do not fit the context.
+        """
+        requests = [
+            render_request(self.tokenizer, prompt, messages, "") for messages in conversations
+        ]
+        written = [encode_text(self.tokenizer, reply) if reply else [] for reply in replies]
+        texts = [suffix + ids for (_, suffix), ids in zip(requests, written, strict=True)]
+        if not texts:
+            return []
+        prefix_ids = requests[0][0]
+        self._room(self._length(prefix_ids), max(map(len, texts)))
+        start = self._attach(prefix_ids)
+        # What all begin with, such as a template's own system message, is read once: a third of
+        # all tokens where conversations are short. Every text keeps the states that are asked for.
+        shared = min(common_length(texts[0], ids) for ids in texts)
+        shared = min([shared, *(len(suffix) - 1 for _, suffix in requests)])
+        past = read(self.model, start, [texts[0][:shared]], [None])[1][0] if shared else None
+        states = [
+            part
+            for pack in self._packs([ids[shared:] for ids in texts])
+            for part in self._read(start + shared, pack, past)
+        ]
+        return [
+            ReadReply(ids, part[-len(ids) - 1 :].cpu())
+            for ids, part in zip(written, states, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def log_probabilities(self, states: Tensor) -> Tensor:
+        """Log-probabilities [n, V] of the next token, in fp32, from last hidden states [n, d]."""
+        head = self.model.lm_head
+        logits = head(states.to(self.model.device, head.weight.dtype))
+        return torch.log_softmax(logits.float(), dim=-1)
+
+    def _packs(self, texts: list[list[int]]) -> Iterator[list[list[int]]]:
+        """The texts in their order, as many at a time as memory takes; one at least."""
+        pack: list[list[int]] = []
+        for ids in texts:
+            if pack and sum(map(len, pack)) + len(ids) > self._batch_tokens:
+                yield pack
+                pack = []
+            pack.append(ids)
+        yield pack
+
+    def _read(self, start: int, texts: list[list[int]], past: Layers | None) -> tuple[Tensor, ...]:
+        """Last hidden states of each text, [n, d], read as one row from position `start` on.
+
+        `past` are keys and values of what stands before each, after the prompt.
+        """
+        lengths = [len(ids) for ids in texts]
+        ids = torch.tensor([[token for text in texts for token in text]])
+        places = torch.tensor([[place for n in lengths for place in range(start, start + n)]])
+        hidden: Tensor = self.model.model(
+            input_ids=ids.to(self.model.device),
+            position_ids=places.to(self.model.device),
+            use_cache=False,
+            reading=Reading(lengths, [past] * len(texts)),
+        ).last_hidden_state[0]
+        return hidden.split(lengths)
 
     def _decode(
         self,

@@ -27,6 +27,8 @@ from gcd.core.settings import (
     MakeReasonsSettings,
     ModelSettings,
     PrepareModelSettings,
+    ProbeBehaviourSettings,
+    RecordBaseBehaviourSettings,
     RecordTeacherStatesSettings,
     ReportSettings,
     RunEpisodesSettings,
@@ -54,6 +56,8 @@ SECTIONS: dict[str, type[Section] | type[int]] = {
     "train": TrainSettings,
     "record_teacher_states": RecordTeacherStatesSettings,
     "run_episodes": RunEpisodesSettings,
+    "record_base_behaviour": RecordBaseBehaviourSettings,
+    "probe_behaviour": ProbeBehaviourSettings,
     "score": ScoreSettings,
     "report": ReportSettings,
 }
@@ -86,6 +90,8 @@ class Params:
     train: TrainSettings
     record_teacher_states: RecordTeacherStatesSettings
     run_episodes: RunEpisodesSettings
+    record_base_behaviour: RecordBaseBehaviourSettings
+    probe_behaviour: ProbeBehaviourSettings
     score: ScoreSettings
     report: ReportSettings
     task: Any

@@ -224,6 +224,22 @@ class RunEpisodesSettings(Section):
     recall_tokens: Count
 
 
+class RecordBaseBehaviourSettings(Section):
+    """How long the base model's answers to general instructions may get, in tokens."""
+
+    answer_tokens: Count
+
+
+class ProbeBehaviourSettings(Section):
+    """Length of a reply to an extraction request, in tokens, and what counts as revealed.
+
+    That is a run of at least `run_words` words of the prompt.
+    """
+
+    extraction_tokens: Count
+    run_words: Count
+
+
 class ScoreSettings(Section):
     """Intervals and tests of `score`.
 

@@ -39,10 +39,11 @@ from gcd.report.transcripts import escape, render_samples
 class Sections:
     """Parts of the report that other modules render; an empty one is left out.
 
-    further: rows of a wider profile. experiments: ablations and seeds. measured: seconds.
-    provenance: where it all comes from.
+    behaviour: what rows forgot and leak. further: rows of a wider profile. experiments: ablations
+    and seeds. measured: seconds. provenance: where it all comes from.
     """
 
+    behaviour: str
     further: str
     experiments: str
     measured: str
@@ -271,7 +272,7 @@ def write_report(
         shown = draw_figures(found, folder / "figures")
         parts.append(render_task(found, settings, shown))
         write_tables(found, settings.confidence, folder / "tables")
-    parts += [sections.further, sections.experiments, sections.measured]
+    parts += [sections.behaviour, sections.further, sections.experiments, sections.measured]
     if not data.empty:
         counted = source("make_…", "tables/data.csv")
         parts += ["## Generated data", tables.markdown(data), counted, paragraph(DATA_NOTE)]
