@@ -8,7 +8,7 @@ import pytest
 
 from gcd.core.errors import UserError
 from gcd.report import figures
-from gcd.report.cost_tables import tidy_training, training_table
+from gcd.report.cost_tables import break_even, break_even_table, tidy_training, training_table
 from gcd.report.markdown import shown_tables, write_report
 from gcd.report.results import TaskResults, read_losses
 from gcd.report.sentences import summarise, summarise_recall, summarise_trouble
@@ -36,7 +36,9 @@ def results() -> TaskResults:
 
 
 def test_a_failed_row_stands_in_its_place_in_every_table(results: TaskResults) -> None:
-    for table in shown_tables(results).values():
+    shown = shown_tables(results)
+    assert shown.pop("break_even").empty  # of trained rows, and nothing was trained here
+    for table in shown.values():
         assert table["Row"].tolist() == ["full_prompt", "no_prompt", "seqkd", "gcd"]
         assert set(table.iloc[2, 1:]) == {"failed"}
         assert "failed" not in table.iloc[[0, 1, 3]].to_numpy()
@@ -142,3 +144,39 @@ def test_losses_are_read_for_trained_methods_only(tmp_path: Path) -> None:
     (tmp_path / "gcd/loss.csv").write_text("step,loss\n1,2\n", encoding="utf-8")
     with pytest.raises(UserError, match="learning_rate"):
         read_losses(tmp_path, rows)
+
+
+def test_sessions_until_training_pays_by_hand(results: TaskResults) -> None:
+    """300 + 700 FLOPs against 2.5 saved a session; a row that saves nothing never pays."""
+    trained = {"flops": 700}
+    costs = {
+        "full_prompt": {"flops": {"recompute": 10, "session_cache": 10, "prefix_cache": 10}},
+        "gcd": {
+            "data_flops": 300,
+            "training": trained,
+            "flops": {},
+            "flops_relative_on_teacher_episodes": {
+                "recompute": 0.75,
+                "session_cache": 1.0,
+                "prefix_cache": 1.25,
+            },
+        },
+    }
+    assert break_even(costs, "gcd", "recompute") == 400
+    assert break_even(costs, "gcd", "session_cache") is None
+    assert break_even(costs, "gcd", "prefix_cache") is None
+    costs["full_prompt"]["training"] = {"flops": 0}
+    table = break_even_table(costs, ["full_prompt", "gcd"]).set_index("Row")
+    assert table.loc["gcd"].tolist()[2:] == ["400", "never", "never"]
+    assert list(table.index) == ["gcd"]
+
+
+def test_the_front_is_what_no_other_row_beats() -> None:
+    points = pd.DataFrame(
+        {
+            "row": ["cheap", "worse", "better", "dear", "equal"],
+            "value": [0.2, 0.1, 0.5, 0.5, 0.2],
+            "recompute": [1.0, 2.0, 3.0, 4.0, 1.0],
+        }
+    )
+    assert figures.front(points, "recompute")["row"].tolist() == ["cheap", "better"]

@@ -16,7 +16,12 @@ UNTRAINED = dict.fromkeys(TrainingRecord.model_fields, 0)
 def test_rows_without_turns_have_no_costs_of_episodes(tmp_path: Path) -> None:
     rows = {FULL_PROMPT: make_row(5, SESSION), "x": make_row(0, [])}
     costs = cost_tasks(TINY, {"t": rows}, tmp_path, {"t": 70}, "float32")["t"]
-    assert costs["x"] == {"training": UNTRAINED, "bytes_to_ship": 7, "prompt_tokens": 0}
+    assert costs["x"] == {
+        "data_flops": 0,
+        "training": UNTRAINED,
+        "bytes_to_ship": 7,
+        "prompt_tokens": 0,
+    }
     assert costs[FULL_PROMPT].keys() > costs["x"].keys()
     assert costs[FULL_PROMPT]["prompt_tokens"] == 5
 
