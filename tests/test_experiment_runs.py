@@ -19,6 +19,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from gcd.core.errors import UserError
+from gcd.experiments import __main__ as commands
 from gcd.experiments import queue, worktrees
 from gcd.experiments.points import Point
 from gcd.experiments.queue import run_points, share
@@ -101,7 +102,7 @@ def test_ctrl_c_interrupts_what_runs(stand_in: list[str], monkeypatch: pytest.Mo
             pass
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(queue.time, "sleep", press)
+    monkeypatch.setattr(time, "sleep", press)
     with pytest.raises(KeyboardInterrupt):
         waits = "import time; print('ready', flush=True); time.sleep(60)"
         run_points([point("a", waits)], "", [os.sched_getaffinity(0)], lambda: None)
@@ -134,6 +135,27 @@ def test_kill_9_leaves_nothing_running(tmp_path: Path) -> None:
     with suppress(psutil.NoSuchProcess):
         child.wait(10)
     assert not child.is_running()
+
+
+def test_only_what_is_missing_runs_and_a_shared_point_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two ablations share their default; what an earlier run saved is not run again."""
+    saved, ran, seen = {"old": {"scores": 1}}, [], []
+
+    def run(points: list[Point], commit: str, slots: Any, told: Any) -> None:
+        for one in points:
+            ran.append(one.name)
+            saved[one.name] = {"scores": 2}
+            told()
+
+    monkeypatch.setattr(commands, "read_saved", lambda one, commit: saved.get(one.name))
+    monkeypatch.setattr(commands, "run_points", run)
+    points = [point(name) for name in ("default", "old", "a", "default", "b")]
+    commands.complete(points, "", lambda found: seen.append(sorted(found)))
+    assert ran == ["default", "a", "b"]
+    assert seen[0] == ["old"]
+    assert seen[-1] == ["a", "b", "default", "old"]
 
 
 # --- Worktrees and experiments, on a repository of a few lines ------------------------------------

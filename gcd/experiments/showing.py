@@ -86,7 +86,7 @@ def summarise_points(record: pd.DataFrame) -> str:
     return paragraph(
         f"Success is highest at {escape(best['point'])} ({percent(best['value'])} %) and lowest at "
         f"{escape(worst['point'])} ({percent(worst['value'])} %), on {int(best['n'])} samples.",
-        "The intervals of these two do not overlap."
+        f"The intervals of these two, the extremes of {len(found)} points, do not overlap."
         if apart
         else "Their intervals overlap: this ablation does not show that the points differ.",
     )
@@ -130,7 +130,8 @@ def render_ablations(
     other = []
     for name, record in records.items():
         lines = record[record["default"]]
-        if differs(_metrics(lines), _here(results, *record.loc[0, ["task", "row"]])):
+        task, row = str(record["task"].iloc[0]), str(record["row"].iloc[0])
+        if differs(_metrics(lines), _here(results, task, row)):
             other.append(name)
     missing = [name for name in defined.ablations if name not in records]
     parts = ["## Ablations"]
