@@ -79,13 +79,14 @@ def summarise_points(record: pd.DataFrame) -> str:
     found = record[record["metric"] == SUCCESS]
     if len(found) < 2:
         return ""
-    best, worst = (found.loc[place] for place in (found["value"].idxmax(), found["value"].idxmin()))
+    ordered = found.sort_values("value", kind="stable")
+    best, worst = ordered.iloc[-1], ordered.iloc[0]
     if best["value"] == worst["value"]:
         return paragraph(f"Success is {percent(best['value'])} % at every point.")
     apart = worst["high"] < best["low"]
     return paragraph(
-        f"Success is highest at {escape(best['point'])} ({percent(best['value'])} %) and lowest at "
-        f"{escape(worst['point'])} ({percent(worst['value'])} %), on {int(best['n'])} samples.",
+        f"Success is highest at {escape(str(best['point']))} ({percent(best['value'])} %) and lowest at "
+        f"{escape(str(worst['point']))} ({percent(worst['value'])} %), on {int(best['n'])} samples.",
         f"The intervals of these two, the extremes of {len(found)} points, do not overlap."
         if apart
         else "Their intervals overlap: this ablation does not show that the points differ.",
