@@ -84,9 +84,11 @@ def summarise_points(record: pd.DataFrame) -> str:
     if best["value"] == worst["value"]:
         return paragraph(f"Success is {percent(best['value'])} % at every point.")
     apart = worst["high"] < best["low"]
+    high, low = (
+        f"{escape(str(one['point']))} ({percent(one['value'])} %)" for one in (best, worst)
+    )
     return paragraph(
-        f"Success is highest at {escape(str(best['point']))} ({percent(best['value'])} %) and lowest at "
-        f"{escape(str(worst['point']))} ({percent(worst['value'])} %), on {int(best['n'])} samples.",
+        f"Success is highest at {high} and lowest at {low}, on {int(best['n'])} samples.",
         f"The intervals of these two, the extremes of {len(found)} points, do not overlap."
         if apart
         else "Their intervals overlap: this ablation does not show that the points differ.",
