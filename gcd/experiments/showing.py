@@ -79,14 +79,17 @@ def summarise_points(record: pd.DataFrame) -> str:
     found = record[record["metric"] == SUCCESS]
     if len(found) < 2:
         return ""
-    best, worst = (found.loc[place] for place in (found["value"].idxmax(), found["value"].idxmin()))
+    ordered = found.sort_values("value", kind="stable")
+    best, worst = ordered.iloc[-1], ordered.iloc[0]
     if best["value"] == worst["value"]:
         return paragraph(f"Success is {percent(best['value'])} % at every point.")
     apart = worst["high"] < best["low"]
+    high, low = (
+        f"{escape(str(one['point']))} ({percent(one['value'])} %)" for one in (best, worst)
+    )
     return paragraph(
-        f"Success is highest at {escape(best['point'])} ({percent(best['value'])} %) and lowest at "
-        f"{escape(worst['point'])} ({percent(worst['value'])} %), on {int(best['n'])} samples.",
-        "The intervals of these two do not overlap."
+        f"Success is highest at {high} and lowest at {low}, on {int(best['n'])} samples.",
+        f"The intervals of these two, the extremes of {len(found)} points, do not overlap."
         if apart
         else "Their intervals overlap: this ablation does not show that the points differ.",
     )
@@ -130,7 +133,8 @@ def render_ablations(
     other = []
     for name, record in records.items():
         lines = record[record["default"]]
-        if differs(_metrics(lines), _here(results, *record.loc[0, ["task", "row"]])):
+        task, row = str(record["task"].iloc[0]), str(record["row"].iloc[0])
+        if differs(_metrics(lines), _here(results, task, row)):
             other.append(name)
     missing = [name for name in defined.ablations if name not in records]
     parts = ["## Ablations"]

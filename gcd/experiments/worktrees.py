@@ -34,6 +34,8 @@ SUMMARIES = ["score", "measure_cost"]
 SCORES, COSTS = Path("reports/scores.json"), Path("reports/costs.json")
 # An experiment is of a commit: these must be as the commit has them.
 CODE = ["gcd", "stages", "data/prompts", "dvc.yaml", "dvc.lock", str(FILE)]
+# Twice: git locks a worktree while it makes it, and a kill leaves that lock.
+FORCE = ["--force", "--force"]
 PR_SET_PDEATHSIG = 1  # Linux, prctl(2)
 _C = ctypes.CDLL(None)  # opened here: between fork and exec that is not safe
 
@@ -107,7 +109,7 @@ def prepare(point: Point, commit: str) -> Path:
     else:
         shutil.rmtree(folder, ignore_errors=True)
         call("git", "worktree", "prune")
-        call("git", "worktree", "add", "--quiet", "--detach", str(folder), commit)
+        call("git", "worktree", "add", *FORCE, "--quiet", "--detach", str(folder), commit)
     dvc("config", "--local", "cache.dir", dvc("cache", "dir").strip(), folder=folder)
     if not (folder / BASE).exists():
         # Not in the cache. Links: half a gigabyte that nothing writes to, as DVC removes a stage's
@@ -157,7 +159,7 @@ def save(point: Point, folder: Path) -> None:
     """
     dvc("repro", "--quiet", "--single-item", *SUMMARIES, folder=folder)
     dvc("exp", "save", "--quiet", "--force", "--name", point.name, *SUMMARIES, folder=folder)
-    call("git", "worktree", "remove", "--force", str(folder))
+    call("git", "worktree", "remove", *FORCE, str(folder))
 
 
 def last_line(point: Point) -> str:
