@@ -174,9 +174,7 @@ class LanguageModel:
             pack.append(ids)
         yield pack
 
-    def _read(
-        self, start: int, texts: list[list[int]], past: Layers | None
-    ) -> tuple[Tensor, ...]:
+    def _read(self, start: int, texts: list[list[int]], past: Layers | None) -> tuple[Tensor, ...]:
         """Last hidden states of each text, [n, d], read as one row from position `start` on.
 
         `past` are keys and values of what stands before each, after the prompt.
