@@ -10,9 +10,9 @@ from gcd.core.errors import RowFailure, UserError
 from gcd.core.failures import write_failure
 from gcd.core.records import FULL_PROMPT, write_records
 from gcd.probe_scores import ProbedRow, ProbedRows, probed, read_probes, score_probes, score_row
-from gcd.probe_tables import behaviour_table, write_section
 from gcd.probing.records import AnswerReading, Extraction, TextReading
-from gcd.results import TaskResults
+from gcd.report.probe_tables import behaviour_table, write_section
+from gcd.report.results import TaskResults
 from gcd.rows import FailedRow
 from gcd.scoring import Bootstrap
 from tests.test_report_text import HOSTILE
