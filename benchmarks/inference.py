@@ -37,7 +37,7 @@ def later_turn(tokenizer: Any, messages: Conversation) -> list[int]:
     return rendered.ids[rendered.content_ends[1] :]
 
 
-class Clock(BaseStreamer):
+class Clock(BaseStreamer):  # type: ignore[misc]
     """When `generate` was called, and when it had each of its tokens."""
 
     def __init__(self) -> None:

@@ -56,7 +56,7 @@ def cases(row: Row, metric: str) -> Values:
         found = {
             episode.index: episode.score
             if metric == "mean_score"
-            else float(np.mean([turn.action is not None for turn in episode.turns] or [0.0]))
+            else float(np.mean([turn.action is not None for turn in episode.turns] or [False]))
             for episode in row.episodes
         }
     return np.array([found[name] for name in sorted(found)], dtype=np.float64)

@@ -12,6 +12,6 @@ def describe_machine() -> dict[str, str | int | float]:
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
         "processor": names[0] if names else platform.machine(),
-        "cores": psutil.cpu_count(logical=False),
+        "cores": psutil.cpu_count(logical=False) or 1,
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
     }

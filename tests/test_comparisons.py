@@ -1,5 +1,6 @@
 """Which rows differ: by hand, at the end points, and against the exact test that it stands for."""
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +17,7 @@ BOOTSTRAP = Bootstrap(confidence=0.95, samples=200, seed=0)
 LS = Action(kind="bash", content="ls")
 
 
-def row(scores: list[float], turns: list[list[bool]] | None = None, agree: str = "") -> Any:
+def row(scores: Sequence[float], turns: list[list[bool]] | None = None, agree: str = "") -> Any:
     """A row by its scores, the validity of its turns, and y or n for each teacher state."""
     played = turns or [[True]] * len(scores)
     return SimpleNamespace(
@@ -84,7 +85,7 @@ def test_the_best_row_is_no_bound_and_alone():
     assert best_row(rows, "teacher_agreement") is None
 
 
-def compared(best: list[float], second: list[float]) -> dict[str, Any]:
+def compared(best: list[int], second: list[int]) -> dict[str, Any]:
     rows = {
         "full_prompt": row([1] * len(best)),
         "no_prompt": row([0] * len(best)),
