@@ -109,7 +109,7 @@ def test_the_chosen_row_against_all_others():
     found = compared([1] * 12, [0] * 12)
     assert set(found["mean_score"]["chosen"]["against"]) == {"full_prompt", "no_prompt", "seqkd"}
     assert set(found["mean_score"]["best"]["against"]) == {"seqkd"}
-    table = comparison_table(found).set_index("Against")
+    table = comparison_table(found, ["seqkd", "full_prompt"]).set_index("Against")
     assert table.loc["full_prompt", "Score (points)"] == "+0.0 (+0.0 to +0.0)"
     assert table.loc["seqkd", "Score (points)"] == "+100.0 (+100.0 to +100.0)"
 
@@ -118,4 +118,4 @@ def test_a_task_without_the_chosen_row_has_no_such_family():
     rows = {"full_prompt": row([1, 1]), "a": row([1, 0])}
     found = compare_tasks({"os": rows}, "gcd", BOOTSTRAP, 99)["os"]
     assert found["mean_score"] == {}
-    assert comparison_table(found).empty
+    assert comparison_table(found, ["a"]).empty

@@ -33,12 +33,14 @@ def bold_cells(compared: Compared, confidence: float) -> set[tuple[str, str]]:
     return {(row, column) for column, row in clear.items() if row}
 
 
-def comparison_table(compared: Compared) -> pd.DataFrame:
-    """The chosen row minus each other row, in points, with interval and corrected p."""
+def comparison_table(compared: Compared, rows: list[str]) -> pd.DataFrame:
+    """The chosen row minus each other of `rows`, in points, with interval and corrected p."""
     lines: dict[str, dict[str, str]] = {}
     for metric, name in NAMES.items():
         chosen = compared[metric].get("chosen")
-        for row, one in (chosen["against"] if chosen else {}).items():
+        against = chosen["against"] if chosen else {}
+        for row in (row for row in rows if row in against):
+            one = against[row]
             line = lines.setdefault(row, {"Against": row})
             value, low, high = (100 * one[key] for key in ("difference", "low", "high"))
             line[f"{name.capitalize()} (points)"] = f"{value:+.1f} ({low:+.1f} to {high:+.1f})"

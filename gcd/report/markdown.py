@@ -158,7 +158,7 @@ def render_results(results: TaskResults, settings: ScoreSettings) -> list[str]:
         ),
         summarise_recall(results),
         f"### {escape(settings.compared_row)} against each row: {escape(task)}",
-        tables.markdown(comparison_table(results.compared)),
+        tables.markdown(comparison_table(results.compared, results.rows)),
         source("score", "comparisons.json"),
         summarise_chosen(results.compared, settings.confidence),
         paragraph(COMPARED_NOTE),

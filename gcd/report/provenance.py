@@ -27,7 +27,7 @@ PACKAGES = (
 SECONDS = Path("reports/benchmarks/stages.json")
 HOST = Path("reports/benchmarks/host.json")
 # What the shell puts in place of what dvc.yaml leaves open.
-SHELL = ("${STAGE_PYTHON:-python}", "${LAUNCH:-${STAGE_PYTHON:-python}}")
+SHELL = ("${LAUNCH:-${STAGE_PYTHON:-python}}", "${STAGE_PYTHON:-python}")
 
 
 def software_table() -> pd.DataFrame:

@@ -4,7 +4,7 @@ import textwrap
 
 from gcd.core.records import FULL_PROMPT
 from gcd.cost import REGIMES, ModelRecord
-from gcd.report import cost_tables, tables
+from gcd.report import cost_tables
 from gcd.report.results import TaskResults
 from gcd.report.tables import SUCCESS, VALID, percent
 from gcd.report.transcripts import escape
@@ -34,10 +34,7 @@ def summarise(results: TaskResults) -> str:
     """The task's results in sentences."""
     scores = results.scores
     samples = int(scores[FULL_PROMPT][SUCCESS]["n"])
-    rates = [
-        f"{escape(row)} in {tables.interval(scores[row][SUCCESS], 1e2)} %" for row in results.played
-    ]
-    sentences = [f"Over {samples} test samples, success came for {listed(rates)}."]
+    sentences = [f"{samples} test samples."]
     others = [row for row in results.played if row != FULL_PROMPT and RELATIVE in scores[row]]
     groups = {
         "below": [row for row in others if scores[row][RELATIVE]["high"] < 1],
@@ -150,7 +147,7 @@ def limits(results: list[TaskResults], model: ModelRecord, confidence: float) ->
         for found in results
     ]
     points = [
-        f"The base model is {escape(model.source)} with {model.parameters / 1e6:,.0f} million "
+        f"The base model is {escape(model.source)} with {model.parameters / 1e6:,.3g} million "
         "parameters. How well a prompt can be internalised may differ with size; these numbers "
         "say nothing about other models.",
         "Each trained row was trained once, and every row played once, greedily, on "

@@ -8,7 +8,7 @@ from gcd.report.sentences import RELATIVE, bullet, paragraph
 from gcd.report.tables import VALID, percent
 from gcd.report.transcripts import escape
 
-QUESTION = (
+QUESTION = paragraph(
     "**The question.** An agent's fixed, long prompt is moved into a small adapter (Generative "
     "Context Distillation, arXiv 2411.15927). Does the model then act without the prompt as it did "
     "with it, and at what price? The row full_prompt is the base model with its prompt: the "
@@ -53,7 +53,7 @@ def holds_for(results: list[TaskResults], model: ModelRecord, confidence: float)
         for found in results
     )
     return paragraph(
-        f"**What it holds for.** A base model of {model.parameters / 1e6:,.0f} million parameters, "
+        f"**What it holds for.** A base model of {model.parameters / 1e6:,.3g} million parameters, "
         f"one training run a row, greedy play, test samples: {counts}. Brackets are "
         f"{100 * confidence:g} % intervals. What these numbers do not say is at the end."
     )
