@@ -188,7 +188,7 @@ class LanguageModel:
             use_cache=False,
             reading=Reading(lengths, [past] * len(texts)),
         ).last_hidden_state[0]
-        return hidden.split(lengths)
+        return torch.split(hidden, lengths)
 
     def _decode(
         self,
