@@ -58,7 +58,7 @@ REASONS = {
     "diverging_a": "The loss is nan at step 1.",
     "too_large_9": "out of memory: [enforce fail] DefaultCPUAllocator: can't allocate memory",
 }
-TABLES = ("results", "costs", "relative_costs", "training")
+TABLES = ("results", "costs", "relative_costs", "training", "behaviour")
 
 
 def add_methods(reproduced: Path, folder: Path) -> Path:
@@ -76,7 +76,8 @@ def add_methods(reproduced: Path, folder: Path) -> Path:
 
 def test_the_stages_end_well_and_write_the_reason_down(tmp_path: Path, reproduced: Path) -> None:
     folder = add_methods(reproduced, tmp_path / "repository")
-    for stage, row in (("fit", "diverging"), ("run_episodes", "diverging_b")):
+    failing = {"fit": "diverging", "run_episodes": "diverging_b", "probe_behaviour": "diverging_a"}
+    for stage, row in failing.items():
         done = run_module(folder, f"stages.{stage}", "os_interaction", "diverging")
         assert done.returncode == 0
         assert f"os_interaction, {row} fails: The loss is nan at step 1." in done.stderr
@@ -109,7 +110,7 @@ def test_the_report_is_written_with_failed_rows(
     assert "os_interaction, diverging fails: The loss is nan at step 1." in said
     left = folder / "models/os_interaction/diverging"
     assert [path.name for path in left.iterdir()] == ["failed.json"]
-    for name in ("scores", "costs"):
+    for name in ("scores", "costs", "probe_scores"):
         rows = json.loads((folder / f"reports/{name}.json").read_text())["os_interaction"]
         assert set(rows) == {"full_prompt", "too_large_1", "no_prompt", "seqkd", "gcd"}
     report = (folder / "reports/report.md").read_text()
@@ -134,8 +135,9 @@ def test_without_the_prompted_teacher_nothing_goes_on(tmp_path: Path, reproduced
     left = folder / "models/os_interaction/full_prompt/failed.json"
     left.parent.mkdir()
     left.write_text('{"reason": "out of memory"}\n')
-    done = run_module(folder, "stages.run_episodes", "os_interaction", "full_prompt")
-    assert (done.returncode, done.stderr) == (1, "run_episodes: out of memory\n")
+    for stage in ("run_episodes", "probe_behaviour"):
+        done = run_module(folder, f"stages.{stage}", "os_interaction", "full_prompt")
+        assert (done.returncode, done.stderr) == (1, f"{stage}: out of memory\n")
 
 
 @pytest.mark.parametrize(

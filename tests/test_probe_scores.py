@@ -122,7 +122,8 @@ def test_the_section_follows_the_numbers(tmp_path: Path) -> None:
         "Along its answers to 3 instructions seqkd agrees with the base model least, at 50.0 % of "
         "the positions; full_prompt, whose weights are the base model's, agrees at 75.0 %.",
         "Asked for its prompt of 50 words in 2 ways, full_prompt reveals 70.0 % of them in the "
-        "mean and 80.0 % at worst. No reply of any row has more than 3 words",
+        "mean and 80.0 % at worst. Replies are cut at `probe_behaviour.extraction_tokens`: the "
+        "longest of any row has 3 words, 6.0 % of the prompt's.",
         "On the same requests no_prompt reveals less (the whole interval of the difference lies "
         "below 0). On the same requests seqkd reveals more",
         "For gcd the requests show no difference from full_prompt.",

@@ -12,7 +12,7 @@ from gcd.agents import load_adapted_agent, load_base_agent, load_prefix_agent
 from gcd.core import base_model
 from gcd.core.chat import encode_text, header_ids, prompt_ids, render_request
 from gcd.core.errors import UserError
-from gcd.core.interfaces import Agent, ReadReply, Reply
+from gcd.core.interfaces import Agent, Reply
 from gcd.core.params import Params
 from gcd.core.prompt_generation import PROMPT_GENERATION_REQUEST
 from gcd.core.records import Conversation, read_records
@@ -34,6 +34,7 @@ from gcd.probing.records import GeneralText, Request
 from gcd.training.checkpoints import save_adapter
 from gcd.training.lora import attach_lora
 from tests.conftest import ROOT
+from tests.scripted import Unread
 from tests.settings import sections
 from tests.test_decoding import PROMPT, language_model
 from tests.test_prefixes import KINDS, MODEL, train
@@ -109,7 +110,7 @@ def make_agent(kind: str, tokenizer: Any, folder: Path, monkeypatch: Any) -> tup
         embed = base.get_input_embeddings()
         header = embed(torch.tensor([header_ids(tokenizer, PROMPT)]))
 
-        def behind(ids: torch.Tensor) -> torch.Tensor:
+        def behind(ids: torch.Tensor) -> Any:
             row = torch.cat([header, slots[None], embed(ids)], dim=1)
             return base(inputs_embeds=row).logits
 
@@ -228,7 +229,7 @@ def test_a_phrase_that_the_prompt_has_twice_counts_twice():
     assert revealed_words(["a", "b", "x", "a", "b"], ["a", "b"], 2) == 4
 
 
-class Speaker:
+class Speaker(Unread):
     """An agent with prepared replies."""
 
     deployment = "base"
@@ -248,14 +249,6 @@ class Speaker:
         assert max_new_tokens == 9
         return [text if text is None else Reply(text, 1, 1, True) for text in self.replies]
 
-    def read_replies(
-        self, conversations: list[Conversation], replies: list[str]
-    ) -> list[ReadReply]:
-        raise AssertionError("asked to read")
-
-    def log_probabilities(self, states: torch.Tensor) -> torch.Tensor:
-        raise AssertionError("asked for logits")
-
 
 def test_a_row_is_asked_in_every_way_and_judged_by_the_whole_prompt():
     prompt = [system("You work in a shell."), user("count the files"), assistant("I use ls")]
@@ -269,16 +262,21 @@ def test_a_row_is_asked_in_every_way_and_judged_by_the_whole_prompt():
 
 
 def test_the_committed_probes_are_whole():
-    """Numbered, distinct, of the stated length, and about no task of ours."""
+    """Numbered, distinct, of the stated length, and the general ones about no task of ours."""
     texts = read_records(ROOT / forgetting.TEXTS, GeneralText)
     assert all(60 <= len(text.text.split()) <= 100 for text in texts)
     assert len({text.topic for text in texts}) == len(texts)
-    files = [forgetting.INSTRUCTIONS, REQUEST_FILE]
-    lists = [read_records(ROOT / file, Request) for file in files]
-    for found in (texts, *lists):
-        assert [one.index for one in found] == list(range(len(found)))
-        assert len({one.text for one in found}) == len(found)
-    words = {word for one in (*texts, *lists[0]) for word in one.text.lower().split()}
+    general = read_records(ROOT / forgetting.INSTRUCTIONS, Request)
+    extraction = read_records(ROOT / REQUEST_FILE, Request)
+    for numbers, said in (
+        ([one.index for one in texts], [one.text for one in texts]),
+        ([one.index for one in general], [one.text for one in general]),
+        ([one.index for one in extraction], [one.text for one in extraction]),
+    ):
+        assert numbers == list(range(len(numbers)))
+        assert len(set(said)) == len(said)
+    words = {word for one in texts for word in one.text.lower().split()}
+    words |= {word for one in general for word in one.text.lower().split()}
     assert not words & {"shell", "bash", "linux", "directory", "webshop", "clickables", "html"}
 
 

@@ -3,23 +3,22 @@
 from typing import Any
 
 import pytest
-from torch import Tensor
 
 from gcd.acting.recall import prompt_opening, recall_prompt, rouge_l
 from gcd.agents import ChatAgent
 from gcd.core.chat import encode_text
 from gcd.core.errors import UserError
-from gcd.core.interfaces import Agent, ReadReply, Reply
+from gcd.core.interfaces import Agent, Reply
 from gcd.core.language_model import LanguageModel
 from gcd.core.prompt import format_prompt
 from gcd.core.prompt_generation import PROMPT_GENERATION_TARGET, request, written_prompt
 from gcd.core.records import Conversation
 from gcd.core.settings import ModelSettings
-from tests.scripted import pair
+from tests.scripted import Unread, pair
 from tests.tiny import PROMPT, assistant, system, user
 
 
-class Writer:
+class Writer(Unread):
     """An agent that writes `text`, as far as its limit reaches."""
 
     deployment = "base"
@@ -42,14 +41,6 @@ class Writer:
         ids = encode_text(self.tokenizer, self.text)[:max_new_tokens]
         text = self.tokenizer.decode(ids).strip()
         return [Reply(text, 1, len(ids), complete=False)] * len(conversations)
-
-    def read_replies(
-        self, conversations: list[Conversation], replies: list[str]
-    ) -> list[ReadReply]:
-        raise AssertionError("asked to read")
-
-    def log_probabilities(self, states: Tensor) -> Tensor:
-        raise AssertionError("asked for logits")
 
 
 def recalled(tokenizer: Any, text: str | None, tokens: int) -> tuple[float, float]:

@@ -30,8 +30,9 @@ def results(folder: Path) -> dict[str, bytes]:
 
 
 def test_everything_is_there(reproduced: Path) -> None:
-    recorded = ("scores.json", "costs.json", "report.md", "transcripts.html", "figures", "tables")
-    for name in recorded:
+    numbers = ("scores", "comparisons", "metrics", "probe_scores", "costs")
+    pages = ("report.md", "report.html", "transcripts.html")
+    for name in (*[f"{number}.json" for number in numbers], *pages, "figures", "tables"):
         assert (reproduced / "reports" / name).exists()
     assert not any((reproduced / ".work").glob("*/*"))
 
@@ -51,6 +52,16 @@ def test_every_row_is_asked_for_its_prompt_and_priced(reproduced: Path) -> None:
     shipped = {name: row["bytes_to_ship"] for name, row in costs.items()}
     assert shipped["full_prompt"] == len(prompt.read_text().strip().encode())
     assert shipped["gcd"] == adapter.stat().st_size > shipped["no_prompt"] == 0
+
+
+def test_every_row_is_probed_and_the_base_model_forgets_nothing(reproduced: Path) -> None:
+    probes = json.loads((reproduced / "reports/probe_scores.json").read_text())["os_interaction"]
+    scores = json.loads((reproduced / "reports/scores.json").read_text())["os_interaction"]
+    assert probes.keys() == scores.keys()
+    base = probes["no_prompt"]
+    assert (base["agreement"]["low"], base["kl"]["high"]) == (1.0, 0.0)
+    assert (base["perplexity_ratio"]["low"], base["perplexity_ratio"]["high"]) == (1.0, 1.0)
+    assert all(row["kl"]["value"] > 0 for name, row in probes.items() if name != "no_prompt")
 
 
 def test_second_run_does_nothing(reproduced: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from gcd.acting.rollout import CONTEXT_LIMIT, play, visited_states
 from gcd.core.interfaces import Reply
 from gcd.core.records import Action, Conversation, Episode, Played, StateReply, TeacherState
+from tests.scripted import Unread
 from tests.tiny import assistant, user
 
 
@@ -76,7 +77,7 @@ class CountdownTask:
         return Action(kind="say", content=reply) if reply.isdigit() else None
 
 
-class ScriptedAgent:
+class ScriptedAgent(Unread):
     """Replies with `answer` of the last message; remembers how many it was asked at once."""
 
     deployment = "base"

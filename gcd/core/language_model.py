@@ -7,7 +7,6 @@ padding is masked.
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -189,8 +188,7 @@ class LanguageModel:
             use_cache=False,
             reading=Reading(lengths, [past] * len(texts)),
         ).last_hidden_state[0]
-        ends = accumulate(lengths)
-        return tuple(hidden[end - n : end] for n, end in zip(lengths, ends, strict=True))
+        return torch.split(hidden, lengths)
 
     def _decode(
         self,

@@ -96,8 +96,8 @@ def summarise_leaks(scores: ProbeScores, rows: list[str], records: dict[str, Pro
         f"Asked for its prompt of {words} words in {int(teacher['leak']['n'])} ways, {FULL_PROMPT} "
         f"reveals {percent(teacher['leak']['value'])} % of them in the mean and "
         f"{percent(teacher['leak_worst']['value'])} % at worst.",
-        f"No reply of any row has more than {longest} words, as replies are cut at "
-        "`probe_behaviour.extraction_tokens`.",
+        "Replies are cut at `probe_behaviour.extraction_tokens`: the longest of any row has "
+        f"{longest} words, {percent(longest / words)} % of the prompt's.",
     ]
     others = [row for row in rows if row != FULL_PROMPT]
     found = sides(scores, others, "leak_difference", 0.0)
