@@ -21,7 +21,7 @@ from gcd.experiments.records import (
 )
 from gcd.report import figures, tables
 from gcd.report.results import TaskResults
-from gcd.report.sentences import RECALL, listed, paragraph
+from gcd.report.sentences import RECALL, listed, paragraph, source
 from gcd.report.tables import FAILED, NOTHING, SUCCESS, VALID, percent
 from gcd.report.transcripts import escape
 
@@ -112,6 +112,7 @@ def render_ablation(name: str, asked: Ablation, record: pd.DataFrame, folder: Pa
             f"### Ablation: {escape(name)}",
             paragraph(f"{escape(asked.question)} What differs: {escape(asked.axis)}."),
             tables.markdown(table),
+            source("`make ablations`", f"ablations/{name}.csv"),
             summarise_points(record),
             f"![{escape(text)}](figures/ablation_{name}.svg)",
         ]
@@ -229,6 +230,7 @@ def render_seeds(record: pd.DataFrame, here: TaskResults, seed: int, folder: Pat
                 "how much another seed does, and neither covers the other."
             ),
             tables.markdown(table),
+            source("`make seeds`", f"seeds/{here.task}.csv"),
             *(paragraph(f"{escape(str(row))} failed with {n} seeds.") for row, n in failed.items()),
         ]
     )

@@ -19,7 +19,7 @@ from gcd.core.stage import run
 from gcd.report import cost_tables, tables
 from gcd.report.cost_tables import Costs
 from gcd.report.results import TaskResults, order_rows
-from gcd.report.sentences import listed, paragraph, summarise_trouble
+from gcd.report.sentences import listed, paragraph, source, summarise_trouble
 from gcd.report.tables import Scores
 from gcd.report.transcripts import escape
 from gcd.rows import failures, played, read_rows
@@ -138,6 +138,7 @@ def _render_task(found: TaskResults) -> str:
     parts = []
     for title, table in shown.items():
         parts += [title, tables.markdown(tables.with_failures(table, found.rows, failed))]
+    parts.append(source("`make repro PROFILE=all`", RECORD.name))
     return "\n\n".join(part for part in [*parts, summarise_trouble(found)] if part)
 
 

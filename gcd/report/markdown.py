@@ -24,6 +24,7 @@ from gcd.report.results import TaskResults, loss_terms
 from gcd.report.sentences import (
     limits,
     paragraph,
+    source,
     summarise,
     summarise_break_even,
     summarise_costs,
@@ -133,12 +134,6 @@ def shown_tables(results: TaskResults) -> dict[str, pd.DataFrame]:
     return {name: tables.with_failures(table, results.rows, failed) for name, table in made.items()}
 
 
-def source(stage: str, *files: str) -> str:
-    """The line under a table: which files of reports/ hold its numbers, and who wrote them."""
-    links = ", ".join(f"[{file}]({file})" for file in files)
-    return f"*Source: {links}; stage `{stage}`.*"
-
-
 def render_results(results: TaskResults, settings: ScoreSettings) -> list[str]:
     """How the rows of a task did, and which of them differ."""
     teacher = results.scores[FULL_PROMPT].get("teacher_agreement")
@@ -148,7 +143,7 @@ def render_results(results: TaskResults, settings: ScoreSettings) -> list[str]:
         f"## Results: {escape(task)}",
         summarise(results),
         tables.markdown(shown_tables(results)["results"], bold),
-        source("score", "scores.json", f"tables/{task}_results.csv"),
+        source("stage `score`", "scores.json", f"tables/{task}_results.csv"),
         summarise_best(results.compared, settings.confidence),
         summarise_trouble(results),
         paragraph(
@@ -159,7 +154,7 @@ def render_results(results: TaskResults, settings: ScoreSettings) -> list[str]:
         summarise_recall(results),
         f"### {escape(settings.compared_row)} against each row: {escape(task)}",
         tables.markdown(comparison_table(results.compared, results.rows)),
-        source("score", "comparisons.json"),
+        source("stage `score`", "comparisons.json"),
         summarise_chosen(results.compared, settings.confidence),
         paragraph(COMPARED_NOTE),
     ]
@@ -171,7 +166,7 @@ def render_costs(results: TaskResults) -> list[str]:
     return [
         f"### Costs: {escape(task)}",
         tables.markdown(shown["costs"]),
-        source("measure_cost", "costs.json", f"tables/{task}_costs.csv"),
+        source("stage `measure_cost`", "costs.json", f"tables/{task}_costs.csv"),
         paragraph(
             "Means per episode. Input tokens count everything that is sent, in every turn. "
             "recompute: every turn reads prompt and conversation anew; session cache: keys "
@@ -180,14 +175,14 @@ def render_costs(results: TaskResults) -> list[str]:
         ),
         summarise_costs(results),
         tables.markdown(shown["relative_costs"]),
-        source("measure_cost", "costs.json"),
+        source("stage `measure_cost`", "costs.json"),
         f"### What each row was trained on and what it costs: {escape(task)}",
         tables.markdown(shown["training"]),
-        source("measure_cost", "costs.json", f"tables/{task}_training.csv"),
+        source("stage `measure_cost`", "costs.json", f"tables/{task}_training.csv"),
         paragraph(TRAINING_NOTE),
         f"### When training pays: {escape(task)}",
         tables.markdown(shown["break_even"]),
-        source("measure_cost", "costs.json"),
+        source("stage `measure_cost`", "costs.json"),
         summarise_break_even(results),
         paragraph(BREAK_EVEN_NOTE),
     ]
@@ -247,7 +242,7 @@ def render_summary(
         "**The answer,** computed from the records:",
         "\n".join(answer(found, settings.compared_row) for found in results),
         tables.markdown(summary),
-        source("score", "scores.json", "tables/summary.md"),
+        source("stage `score`", "scores.json", "tables/summary.md"),
         paragraph(SUMMARY_NOTE),
         _image("summary", "Score and valid actions of every row, one panel for each task."),
         holds_for(results, model, settings.confidence),
@@ -274,7 +269,7 @@ def write_report(
         write_tables(found, settings.confidence, folder / "tables")
     parts += [sections.behaviour, sections.further, sections.experiments, sections.measured]
     if not data.empty:
-        counted = source("make_…", "tables/data.csv")
+        counted = source("the `make_…` stages", "tables/data.csv")
         parts += ["## Generated data", tables.markdown(data), counted, paragraph(DATA_NOTE)]
         tables.write_csv(data, folder / "tables" / "data.csv")
         tables.write_markdown(data, folder / "tables" / "data.md")

@@ -7,7 +7,7 @@ import pandas as pd
 
 from gcd.core.records import read_json
 from gcd.report import tables
-from gcd.report.sentences import paragraph
+from gcd.report.sentences import paragraph, source
 from gcd.report.transcripts import escape
 
 RECORD = Path("reports/benchmarks/inference.json")
@@ -38,7 +38,7 @@ def render(record: dict[str, Any]) -> str:
         [
             "## Measured latency",
             tables.markdown(latency_table(record)),
-            "*Source: [benchmarks/inference.json](benchmarks/inference.json); `make bench`.*",
+            source("`make bench`", "benchmarks/inference.json"),
             paragraph(
                 f"One session at a time on {escape(used['task'])}, {used['turns']} turns of "
                 f"{used['new_tokens']} tokens, a prompt of {facts['prompt_tokens']} tokens; "

@@ -9,7 +9,7 @@ from gcd.core.records import FULL_PROMPT
 from gcd.probe_scores import ProbedRow, ProbedRows, ProbeScores, probed
 from gcd.report import tables
 from gcd.report.results import TaskResults
-from gcd.report.sentences import bullet, listed, paragraph
+from gcd.report.sentences import bullet, listed, paragraph, source
 from gcd.report.tables import interval, percent
 from gcd.report.transcripts import escape
 from gcd.rows import FailedRow
@@ -148,6 +148,7 @@ def write_section(
         parts += [
             f"### Forgetting and leaks: {escape(task)}",
             tables.markdown(table),
+            source("stage `score`", "probe_scores.json", f"tables/{task}_behaviour.csv"),
             *(["\n".join(reasons)] if reasons else []),
             summarise_forgetting(known, rows),
             summarise_leaks(known, rows, probed(records[task])),

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from gcd.core.records import read_json
 from gcd.data import prompt_file
 from gcd.report import tables
-from gcd.report.sentences import paragraph
+from gcd.report.sentences import paragraph, source
 from gcd.report.transcripts import escape
 
 PACKAGES = (
@@ -92,6 +92,7 @@ def render(
                 "and the checksum of every file in dvc.lock."
             ),
             tables.markdown(stages_table(Path("dvc.yaml"), read_json(SECONDS))),
+            source("`python -m gcd.repro --record`", "benchmarks/stages.json"),
             paragraph(
                 "Seconds are sums over the cells of the recorded run, two stages at a time. It was "
                 f"recorded on: {escape('; '.join(host))}."

@@ -25,6 +25,12 @@ def bullet(text: str) -> str:
     )
 
 
+def source(by: str, *files: str) -> str:
+    """The line under a table: which files of reports/ hold its numbers, and what wrote them."""
+    links = ", ".join(f"[{file}]({file})" for file in files)
+    return f"*Source: {links}; {by}.*"
+
+
 def listed(items: list[str]) -> str:
     """["a", "b", "c"] -> "a, b and c"."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
