@@ -37,7 +37,7 @@ def report(reproduced: Path) -> str:
 
 def number(text: str) -> float:
     """The value before an interval."""
-    return float(text.split(" (")[0].replace(",", ""))
+    return float(text.split(" (", maxsplit=1)[0].replace(",", ""))
 
 
 @pytest.mark.parametrize("row", ["full_prompt", "seqkd"])
