@@ -10,6 +10,7 @@ import html
 import re
 from itertools import pairwise
 from pathlib import Path
+from string import Template
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -18,6 +19,11 @@ from gcd.core.errors import UserError
 
 PAGES = Path(__file__).parent / "pages"
 LONG_CELL = 60  # characters from which a cell's text wraps
+
+
+def source_hash(text: str) -> str:
+    """What a Content-Security-Policy calls an inline script, or style, that may be used."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
 
 
 def anchor(title: str, taken: set[str]) -> str:
@@ -89,15 +95,13 @@ def render_page(markdown: str, folder: Path) -> str:
     body = body.replace("<table>", '<div class="scroll" tabindex="0"><table>')
     body = body.replace("</table>", "</table></div>")
     style = (PAGES / "report.css").read_text(encoding="utf-8")
-    digest = hashlib.sha256(style.encode()).digest()
     title = next(line.removeprefix("# ") for line in markdown.splitlines() if line.startswith("# "))
     contents = [f'<li><a href="#{name}">{html.escape(text)}</a></li>' for name, text in sections]
-    parts = {
-        "style_hash": "sha256-" + base64.b64encode(digest).decode("ascii"),
-        "title": html.escape(title),
-        "style": style,
-        "contents": "\n".join(contents),
-        "body": body,
-    }
     frame = (PAGES / "report.html").read_text(encoding="utf-8")
-    return re.sub(r"\{(\w+)\}", lambda match: parts[match[1]], frame)
+    return Template(frame).substitute(
+        style=style,
+        style_hash=source_hash(style),
+        title=html.escape(title),
+        contents="\n".join(contents),
+        body=body,
+    )

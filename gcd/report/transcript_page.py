@@ -5,8 +5,6 @@ One file that needs no network. The records are embedded as JSON, and the page's
 as HTML. An episode's token counts and `details` are left out, and long messages are cut.
 """
 
-import base64
-import hashlib
 import json
 from collections import Counter
 from pathlib import Path
@@ -14,11 +12,11 @@ from string import Template
 from typing import Any
 
 from gcd.core.records import Episode, Turn, write_text
+from gcd.report.page import PAGES, source_hash
 from gcd.report.results import TaskResults
 from gcd.report.transcripts import printable
 from gcd.scoring import succeeded
 
-PAGES = Path(__file__).with_name("pages")
 # What could end a script element, or begin another; U+2028 and U+2029 end a line of a script.
 ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
@@ -164,11 +162,6 @@ def _turn(turn: Turn, texts: Texts) -> dict[str, Any]:
 def embed(data: Any) -> str:
     """`data` as JSON that no HTML parser takes for anything but text."""
     return json.dumps(data, ensure_ascii=False, separators=(",", ":")).translate(ESCAPES)
-
-
-def source_hash(text: str) -> str:
-    """What a Content-Security-Policy calls an inline script, or style, that may be used."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def render_page(data: dict[str, Any]) -> str:
