@@ -52,16 +52,20 @@ def packed_attention(
     made: list[Tensor] = []
     options: dict[str, Any] = {"dropout_p": dropout, "scale": scaling, "enable_gqa": True}
     for rest in rests:
-        # The start attends to itself anew in every example: no mask, and few products for it.
         one, keys, values = (torch.cat(pair, dim=2) for pair in zip(starts, rest, strict=True))
         if prefix:
             before = [part[None].to(one.dtype) for part in prefix[module.layer_idx]]
             keys, values = torch.cat([before[0], keys], 2), torch.cat([before[1], values], 2)
-            mask = lower_right(one.shape[2], keys.shape[2])
-            out = scaled_dot_product_attention(one, keys, values, attn_mask=mask, **options)
+        # A short start attends to itself anew in every example, which is no mask and few products;
+        # one that is longer than the rest, a prompt, in the first example only.
+        anew = not made or shared < rest[0].shape[2]
+        asking = one if anew else rest[0]
+        if anew and not prefix:
+            out = scaled_dot_product_attention(asking, keys, values, is_causal=True, **options)
         else:
-            out = scaled_dot_product_attention(one, keys, values, is_causal=True, **options)
-        made.append(out[:, :, shared:] if made else out)
+            mask = lower_right(asking.shape[2], keys.shape[2])
+            out = scaled_dot_product_attention(asking, keys, values, attn_mask=mask, **options)
+        made.append(out[:, :, shared:] if made and anew else out)
     return torch.cat(made, dim=2).transpose(1, 2), None
 
 
