@@ -1,6 +1,5 @@
 """llama.cpp's own converters to GGUF: fetched, checked, and run as processes of their own."""
 
-import importlib.util
 import logging
 import os
 import shutil
@@ -120,8 +119,6 @@ def convert_model(converter: Path, model: Path, name: str, dtype: str, out: Path
     Raises:
         UserError: the converter does not know the architecture or the tokenizer.
     """
-    spec = importlib.util.find_spec("gcd.exports.convert_merged")
-    assert spec is not None and spec.origin is not None
     kept = {"float32": "f32", "bfloat16": "bf16"}[dtype]
     options = ["--outfile", str(out), "--outtype", kept, "--model-name", name]
-    _run([spec.origin, str(converter), *options, str(model)], out)
+    _run(["-m", "gcd.exports.convert_merged", str(converter), *options, str(model)], out)
