@@ -1,6 +1,6 @@
 """llama.cpp's convert_hf_to_gguf.py, told two things that it does not find out by itself.
 
-python -m gcd.exports.convert_merged FOLDER_OF_CONVERTERS arguments of convert_hf_to_gguf.py
+python -P gcd/exports/convert_merged.py CONVERTERS arguments of convert_hf_to_gguf.py …
 
 - It names a tokenizer's way of splitting text by a hash over one text's token ids, a list of known
   models'. A tokenizer whose file says that it splits as GPT-2's is "gpt-2", whoever's it is: the

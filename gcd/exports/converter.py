@@ -15,6 +15,8 @@ from gcd.exports.settings import ConverterSettings
 # What is kept of the release: 2 MB of 77.
 PARTS = ("convert_hf_to_gguf.py", "convert_lora_to_gguf.py", "conversion/", "gguf-py/gguf/")
 
+SCRIPT = Path(__file__).with_name("convert_merged.py")
+
 
 def last_lines(text: str) -> str:
     """What a program said last, as one line."""
@@ -121,4 +123,5 @@ def convert_model(converter: Path, model: Path, name: str, dtype: str, out: Path
     """
     kept = {"float32": "f32", "bfloat16": "bf16"}[dtype]
     options = ["--outfile", str(out), "--outtype", kept, "--model-name", name]
-    _run(["-m", "gcd.exports.convert_merged", str(converter), *options, str(model)], out)
+    # -P: this folder's modules are not to be found as `settings` or `base`.
+    _run(["-P", str(SCRIPT), str(converter), *options, str(model)], out)
