@@ -48,8 +48,8 @@ def _teach(model: Any, tokenizer: Any) -> Any:
     trained = [value for value in adapted.parameters() if value.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE)
     for _ in range(STEPS):
-        for ids, labels in rows:
-            adapted(input_ids=ids, labels=labels).loss.backward()
+        for ids, wanted in rows:
+            adapted(input_ids=ids, labels=wanted).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     return adapted.eval()

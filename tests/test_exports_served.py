@@ -85,22 +85,30 @@ def answers(address: str, name: str) -> list[str | None]:
     ]
 
 
-def test_llama_cpp_serves_what_was_exported(
-    home: Path, expected: list[str], converters: Path, monkeypatch
-) -> None:
-    """The merged model, and the adapter beside the base model, which alone says something else."""
+@pytest.fixture
+def served(home: Path, converters: Path, monkeypatch) -> Path:
+    """An export with both GGUF files."""
     monkeypatch.setattr("gcd.exports.writing.fetch_converter", lambda settings: converters)
     with chdir(home):
-        write_exports(
-            TASK, METHOD, Path("exports/g"), merged=False, gguf=["merged", "adapter"], replace=False
-        )
-    folder = home / "exports/g"
-    assert not (folder / "merged").exists()  # only on the way to the file
-    with serving(folder / "merged.gguf") as address:
+        to = Path("exports/g")
+        write_exports(TASK, METHOD, to, merged=False, gguf=["merged", "adapter"], replace=True)
+    return home / "exports/g"
+
+
+def test_llama_cpp_serves_the_merged_model(served: Path, expected: list[str]) -> None:
+    assert not (served / "merged").exists()  # only on the way to the file
+    with serving(served / "merged.gguf") as address:
         assert answers(address, "smollm2") == expected
+
+
+@pytest.mark.slow
+def test_llama_cpp_serves_the_adapter(
+    home: Path, served: Path, expected: list[str], converters: Path
+) -> None:
+    """Beside the base model, which alone says something else."""
     base = home / "base.gguf"
     convert_model(converters, home / "models/base", "base", "float32", base)
-    with serving(base, adapter=folder / "adapter.gguf") as address:
+    with serving(base, adapter=served / "adapter.gguf") as address:
         assert answers(address, "smollm2") == expected
     with serving(base) as address:
         assert not set(answers(address, "smollm2")) & set(expected)

@@ -103,8 +103,8 @@ def data_section(facts: Facts) -> list[str]:
     ]
     return [
         "## Training data",
-        "All of it was written by models from the prompt; no test sample and no user's data is in "
-        "it but what the prompt itself shows.",
+        "Written by models, from the prompt and the problems that the task shows them; no test "
+        "sample is in it.",
         markdown(pd.DataFrame(data)),
         markdown(pd.DataFrame(terms)),
         "Source: `data/pseudo` and `examples.json` of the run.",
@@ -130,8 +130,10 @@ def about_section(facts: Facts, base: BaseModel, model: dict[str, Any], prompt_t
     return "\n".join(["| | |", "| :-- | :-- |", *table])
 
 
-def use_section(served: Served) -> list[str]:
+def use_section(facts: Facts, served: Served) -> list[str]:
     """What it is for, and what it is not."""
+    measured = [f"`{name}`" for name in ("leak", "prompt_recall") if name in facts.metrics]
+    above = f" (above: {', '.join(measured)})" if measured else ""
     return [
         "## Intended use and limits",
         "For what the prompt was written for, in its language and its form of user turns, where "
@@ -141,17 +143,16 @@ def use_section(served: Served) -> list[str]:
             [
                 "- The prompt is frozen in the weights. An edited prompt needs a new run; a rule "
                 "cannot be read off or switched off.",
-                "- The table above is all that was measured, on synthetic samples of one task, "
-                "from one training run. It says nothing on safety, other languages or long "
-                "conversations.",
-                "- An adapter is no vault: whoever can ask it can get parts of the prompt out of "
-                "it (the rows `leak` and `prompt_recall` above). Put no secret into a prompt.",
+                "- What is not under Evaluation was not measured, such as safety, other languages "
+                "and long conversations; what is, comes from one training run.",
+                "- An adapter is no vault: whoever can ask it may get parts of the prompt out of "
+                f"it{above}. Put no secret into a prompt.",
                 "- Other weights of the base model (quantised, or of another release) and other "
                 "number formats answer differently. Evaluate what you deploy.",
                 "- Servers read control tokens of the chat template in a user's text as control "
                 "tokens; the repository, and so the evaluation, reads them as text. Remove them "
                 "from what users send.",
-                f"- Replies end after {served.max_new_tokens} tokens where the evaluation's did.",
+                f"- The evaluation cut replies at {served.max_new_tokens} tokens.",
             ]
         ),
     ]
@@ -183,6 +184,6 @@ def render_card(
         *serving_sections(served),
         *data_section(facts),
         *metrics_section(facts),
-        *use_section(served),
+        *use_section(facts, served),
     ]
     return "\n\n".join(sections) + "\n"

@@ -182,8 +182,8 @@ def serving_sections(served: Served) -> list[str]:
         "## Serve it",
         "Run the commands in this folder. Send **no system message**: the adapter stands for it. "
         f"It was measured greedily, with at most {served.max_new_tokens} tokens a reply "
-        "(`generation_config.json`), and reads user turns of the form of the one below. Weights "
-        "and settings are those of transformers 5, which earlier versions do not read right.",
+        "(`generation_config.json`), and reads user turns of the form of the one below. "
+        "transformers 5 or newer is needed: earlier versions misread `config.json`.",
         *transformers_section(served),
         *vllm_section(served),
         *llama_cpp_section(served),

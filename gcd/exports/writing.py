@@ -181,6 +181,8 @@ def write_exports(
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
         fill(facts, to, merged, sorted(set(gguf)), new, work)
+        for file in (path for path in new.rglob("*") if path.is_file()):
+            file.chmod(0o644)  # safetensors writes for its user alone, and a server may be another
         check_target(to, replace=replace)
         if to.exists():
             to.replace(work / "old")
@@ -188,9 +190,5 @@ def write_exports(
     finally:
         for folder in (new, work):
             shutil.rmtree(folder, ignore_errors=True)
-    logging.info("%s holds %s. How to serve it: %s", to, ", ".join(contents(to)), to / "README.md")
-
-
-def contents(folder: Path) -> list[str]:
-    """What lies in an export's folder."""
-    return sorted(path.name for path in folder.iterdir())
+    held = ", ".join(sorted(path.name for path in to.iterdir()))
+    logging.info("%s holds %s. How to serve it: %s", to, held, to / "README.md")
