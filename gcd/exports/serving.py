@@ -148,7 +148,9 @@ def llama_cpp_section(served: Served) -> list[str]:
     if "adapter" in served.gguf:
         base = served.base.gguf
         parts.append(
-            "The adapter, with a GGUF file of the base model (fetched as above):"
+            "The adapter, with the base model's GGUF file (fetched as above). llama.cpp computes "
+            "in its rounded numbers and splits text by its own tokenizer, so that some replies "
+            "differ from the evaluated ones:"
             if base
             else "The adapter, with a GGUF file of the base model, here `base.gguf`:"
         )
@@ -183,7 +185,7 @@ def serving_sections(served: Served) -> list[str]:
         "Run the commands in this folder. Send **no system message**: the adapter stands for it. "
         f"It was measured greedily, with at most {served.max_new_tokens} tokens a reply "
         "(`generation_config.json`), and reads user turns of the form of the one below. "
-        "transformers 5 or newer is needed: earlier versions misread `config.json`.",
+        "transformers 5 or newer is needed: version 4 misreads `config.json` (`rope_parameters`).",
         *transformers_section(served),
         *vllm_section(served),
         *llama_cpp_section(served),
