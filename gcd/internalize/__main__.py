@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from gcd.core.errors import UserError
-from gcd.repro.__main__ import interrupt
+from gcd.repro.__main__ import interrupt, only_one
 
 
 def parse() -> argparse.Namespace:
@@ -54,7 +54,8 @@ def main() -> None:
         )
         from gcd.internalize.running import internalize
 
-        folder = internalize(asked, settings)
+        with only_one():
+            folder = internalize(asked, settings)
         logging.info("%s/report.html has the verdict.", folder)
     except UserError as error:
         sys.exit(f"internalize: {error}")

@@ -75,7 +75,9 @@ def read_along(agent: Agent, answers: list[Answer]) -> list[ReadReply]:
     return agent.read_replies(ask([one.input for one in answers]), replies)
 
 
-def compare_along(agent: Agent, read: list[ReadReply], teacher: list[ReadReply]) -> list[AnswerReading]:
+def compare_along(
+    agent: Agent, read: list[ReadReply], teacher: list[ReadReply]
+) -> list[AnswerReading]:
     """KL(teacher || row) and equal first choices, reply by reply."""
     return [
         compare(

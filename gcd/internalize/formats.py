@@ -1,4 +1,4 @@
-"""The format that replies should have, if the user gives one: a regular expression or a JSON Schema.
+"""The format that replies should have, if the user gives one: a pattern or a JSON Schema.
 
 A schema is checked by the `jsonschema` library: a part of the language written anew would call
 replies valid that are not.
@@ -62,14 +62,18 @@ def read_format(path: Path) -> Format:
             "(.json) or a regular expression."
         ) from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8.") from error
+        raise UserError(
+            f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8."
+        ) from error
     if not text:
         raise UserError(f"{path}: empty; expected a JSON Schema (.json) or a regular expression.")
     if path.suffix == ".json":
         try:
             Draft202012Validator.check_schema(json.loads(text))
         except ValueError as error:
-            raise UserError(f"{path}: expected a JSON Schema, and it is no JSON: {error}.") from error
+            raise UserError(
+                f"{path}: expected a JSON Schema, and it is no JSON: {error}."
+            ) from error
         except SchemaError as error:
             raise UserError(f"{path}: expected a JSON Schema: {error.message}.") from error
         if found := _ELSEWHERE.search(text):

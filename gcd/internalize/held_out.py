@@ -48,8 +48,8 @@ def make_held_out(folder: Path, params: str, settings: HeldOutSettings) -> list[
     held_out = unseen(*made)
     if len(held_out) < settings.minimum:
         raise UserError(
-            f"internalize.yaml: key `held_out.minimum`: at least {settings.minimum} held-out inputs "
-            f"are needed, and of {len(made[0])} only {len(held_out)} are not among the "
+            f"internalize.yaml: key `held_out.minimum`: {settings.minimum} held-out inputs are "
+            f"needed, and of {len(made[0])} only {len(held_out)} are not among the "
             f"{len(made[1])} of training. Raise `held_out.count`, or give more varied INPUTS."
         )
     write_text(folder / DATA / SYNTHESISED, inputs_text(held_out))

@@ -21,9 +21,7 @@ def load(text: str) -> dict[str, Any]:
     return params
 
 
-def run_params(
-    committed: str, model: str | None, methods: list[str], folder: Path = FOLDER
-) -> str:
+def run_params(committed: str, model: str | None, methods: list[str], folder: Path = FOLDER) -> str:
     """The text for training and evaluation.
 
     Args:

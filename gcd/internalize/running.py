@@ -1,4 +1,4 @@
-"""From what is asked for to the finished export: every step, in order; each goes on after a kill."""
+"""From what is asked for to the finished export, step by step; each goes on after a kill."""
 
 import hashlib
 import logging
@@ -117,7 +117,9 @@ def evaluate(
     }
     student = settings.verdict.student
     model = read_json(BASE / "model.json")
-    trained_on = [one.text for one in read_records(pseudo_folder(TASK) / "inputs.jsonl", PseudoInput)]
+    trained_on = [
+        one.text for one in read_records(pseudo_folder(TASK) / "inputs.jsonl", PseudoInput)
+    ]
     digest = hashlib.sha256(asked.prompt.encode()).hexdigest()
     drift = None
     if before is not None and student not in failed:

@@ -26,8 +26,8 @@ PROMPT = DATA / "prompt.md"
 # What the run is of: these must be as the commit has them.
 CODE = ["gcd", "stages", "profiles", "data/probes", "dvc.yaml", str(FILE)]
 ADVICE = (
-    "What was rejected stands there with the reason. Give INPUTS (a few messages of your own users), "
-    "demonstration turns in the prompt that show how to reply, or a stronger MODEL."
+    "What was rejected stands there with the reason. Give INPUTS (a few messages of your own "
+    "users), demonstration turns in the prompt that show how to reply, or a stronger MODEL."
 )
 
 

@@ -1,8 +1,8 @@
 """A prompt of one's own, without a benchmark: one turn, nothing is executed, nobody judges.
 
-What a user brings is a text, and any reply is an action: the reply itself. Samples are inputs: those
-of the user, and held-out ones that a model made up and no training sees (`gcd.internalize` writes
-both into the folder `data_path`). So whether an episode "succeeds" says only that there was a reply;
+What a user brings is a text, and any reply is an action: the reply itself. Samples are inputs: the
+user's own, and held-out ones that a model made up and no training sees (`gcd.internalize` writes
+both into the folder `data_path`). Whether an episode "succeeds" says only that there was a reply;
 how near it comes to the prompted teacher's is for `gcd.internalize` to say. A prompt with tools, or
 with an environment that answers, is a task of its own: docs/add-a-task.md.
 """
@@ -63,7 +63,9 @@ def write_samples(settings: Settings, out: Path) -> list[SkippedSample]:
 def demonstrated(prompt: str) -> list[Input]:
     """The user turns of the prompt's own demonstrations."""
     path = Path("data/prompts", f"{prompt}.md")
-    turns = [turn for turn in parse_prompt(read_prompt_text(path), str(path)) if turn.role == "user"]
+    turns = [
+        turn for turn in parse_prompt(read_prompt_text(path), str(path)) if turn.role == "user"
+    ]
     return [
         Input(index=f"prompt-{number:03d}", source="prompt", text=turn.content)
         for number, turn in enumerate(turns)

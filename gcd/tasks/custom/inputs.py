@@ -53,7 +53,9 @@ def read_lines(path: Path) -> list[str]:
             f'{path}: cannot be read ({error.strerror}); expected a file of lines {{"input": "…"}}.'
         ) from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8.") from error
+        raise UserError(
+            f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8."
+        ) from error
     found = []
     for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
         where = f'{path}, line {number}: expected one JSON object {{"input": "…"}}'
