@@ -49,7 +49,8 @@ def write_samples(settings: Settings, out: Path) -> list[SkippedSample]:
     folder = Path(settings.data_path)
     own, held_out = read_inputs(folder / OWN), read_inputs(folder / SYNTHESISED)
     shown = distinct([*own, *demonstrated(settings.prompt)])
-    development, rest = split(distinct(held_out), settings.development)
+    made = [one for one in distinct([*own, *held_out]) if one.source == "synthesised"]
+    development, rest = split(made, settings.development)
     splits = {
         "demonstrations": split(shown, settings.demonstrations)[0],
         "development": development,
