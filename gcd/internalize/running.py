@@ -229,7 +229,12 @@ def export(asked: Asked, outcome: Outcome, replies: list[Reply], settings: Setti
     write_text(new / "report.md", text)
     write_text(new / "report.html", render_page(text, new))
     write_outcome(outcome, replies, new)
-    folder = check_name(asked.name)
+    return move_into_place(new, asked.name)
+
+
+def move_into_place(new: Path, name: str) -> Path:
+    """Rename the finished folder `new`; raises UserError if the export's is there by now."""
+    folder = check_name(name)
     EXPORTS.mkdir(exist_ok=True)
     new.rename(folder)
     return folder
