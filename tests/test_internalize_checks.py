@@ -219,7 +219,8 @@ def test_a_model_without_a_chat_template() -> None:
 def test_a_template_without_a_system_turn(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     template = (
         "{% for m in messages %}{% if m['role'] == 'system' %}"
-        "{{ raise_exception('System role not supported') }}{% endif %}{{ m['content'] }}{% endfor %}"
+        "{{ raise_exception('System role not supported') }}{% endif %}"
+        "{{ m['content'] }}{% endfor %}"
     )
     monkeypatch.setattr(tokenizer, "chat_template", template)
     with pytest.raises(UserError, match=r"refuses the prompt's roles: System role not supported"):
@@ -277,7 +278,7 @@ def test_the_examples_demonstrations_have_its_format() -> None:
     ("name", "content", "message"),
     [
         ("a.json", b"", r"empty"),
-        ("a.json", b"{", r"expected a JSON Schema; no JSON"),
+        ("a.json", b"{", r"expected a JSON Schema, and it is no JSON"),
         ("a.json", b'{"type": "texts"}', r"expected a JSON Schema: 'texts' is not valid"),
         ("a.json", b'{"$ref": "https://example.org/x"}', r"refers to another document, https"),
         ("a.txt", b"(a", r"expected a regular expression: missing \)"),

@@ -17,7 +17,7 @@ from jsonschema.exceptions import SchemaError
 from gcd.core.errors import UserError
 
 # A pattern that backtracks without end would stop the run; a reply has some hundred characters.
-SECONDS = 2.0
+SECONDS = 1.0
 # A reference to another document: it would have to be fetched.
 _ELSEWHERE = re.compile(r'"\$(?:ref|dynamicRef)"\s*:\s*"([^"#][^"]*)"')
 
