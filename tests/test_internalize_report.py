@@ -1,4 +1,4 @@
-"""The report of an internalised prompt: what it says follows from the record, and it is harmless."""
+"""The report of a prompt of one's own: it follows from the record, and is harmless to open."""
 
 from pathlib import Path
 from typing import Any
