@@ -20,7 +20,7 @@ from gcd.tasks.custom.inputs import OWN, SYNTHESISED, Input, read_inputs
 
 WORDING = Wording(
     problem="messages",
-    agent="an assistant that follows a fixed prompt",
+    agent="an assistant",
     environment="the person who writes to the assistant",
     environment_opening="",
 )
