@@ -34,7 +34,7 @@ PARAMS = Params({"model": MODEL, **sections("run_episodes")}, {})
 
 
 def asked(name: str = "shop", prompt: str = "You sell fern.") -> Asked:
-    return Asked(name, Path("shop.md"), prompt, ["birch?"], None, None, [], None)
+    return Asked(name, Path("shop.md"), prompt, ["birch?"], None, None, [], None, False)
 
 
 # --- What is read afterwards ----------------------------------------------------------------------

@@ -16,7 +16,7 @@ STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 PARAMS = YAML(typ="safe").load(ROOT / "params.yaml")
 FOLDERS = {"task": "tasks", "method": "methods"}
 # The default's tasks and methods, and those that profiles bring.
-for profile in ("all", "internalize"):
+for profile in ("all", "internalize", "warm_start"):
     brought = YAML(typ="safe").load(ROOT / f"profiles/{profile}.yaml")
     for group in FOLDERS.values():
         known = brought.get(group, {})

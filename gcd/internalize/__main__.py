@@ -27,6 +27,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--name", help="of the export; by default the prompt's")
     parser.add_argument("--rows", metavar="METHOD,…", help="methods beside those of the profile")
     parser.add_argument("--previous", help="the export that this one updates")
+    parser.add_argument(
+        "--warm-start", action="store_true", help="training begins with that export's adapter"
+    )
     return parser.parse_args()
 
 
@@ -51,6 +54,7 @@ def main() -> None:
             name=options.name,
             rows=options.rows.split(",") if options.rows else [],
             previous=options.previous,
+            warm_start=options.warm_start,
         )
         from gcd.internalize.running import internalize
 

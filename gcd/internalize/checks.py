@@ -19,6 +19,8 @@ from gcd.internalize.settings import PromptSettings
 from gcd.tasks.custom.inputs import read_lines
 
 EXPORTS = Path("exports")
+# Of an export, and of every trained row: an adapter in peft's format.
+ADAPTER, WEIGHTS = "adapter", "adapter_model.safetensors"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
 _ALMOST_A_MARKER = re.compile(r"\s*<!--\s*(user|assistant|system)\s*-->\s*", re.IGNORECASE)
 _MARKERS = ("<!-- user -->", "<!-- assistant -->")
@@ -29,7 +31,7 @@ class Asked:
     """What the command line asks for, as far as it can be checked without the model.
 
     `prompt` is the prompt's text; `inputs` are the user's own; `previous` is the export of the
-    version before, if one is updated.
+    version before, if one is updated, and `warm_start` whether training begins with its adapter.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Asked:
     model: str | None
     rows: list[str]
     previous: Path | None
+    warm_start: bool
 
 
 def default_name(prompt: Path) -> str:
@@ -119,6 +122,15 @@ def check_previous(previous: str | None, name: str) -> Path | None:
     return folder
 
 
+def check_warm_start(previous: Path | None) -> None:
+    """Raise UserError unless the version before has an adapter to begin with."""
+    if previous is None or not (previous / ADAPTER / WEIGHTS).is_file():
+        raise UserError(
+            f"WARM_START: expected PREVIOUS, the name of an export with {ADAPTER}/{WEIGHTS}; "
+            f"{'there is no PREVIOUS' if previous is None else f'{previous} has none'}."
+        )
+
+
 def check(
     prompt: Path,
     settings: PromptSettings,
@@ -129,6 +141,7 @@ def check(
     name: str | None = None,
     rows: list[str] | None = None,
     previous: str | None = None,
+    warm_start: bool = False,
 ) -> Asked:
     """All that can be checked without the model.
 
@@ -138,6 +151,9 @@ def check(
     text = read_prompt_file(prompt, settings)
     chosen = name or default_name(prompt)
     check_name(chosen)
+    earlier = check_previous(previous, chosen)
+    if warm_start:
+        check_warm_start(earlier)
     return Asked(
         name=chosen,
         source=prompt,
@@ -146,7 +162,8 @@ def check(
         format=read_format(format) if format else None,
         model=check_model(model),
         rows=rows or [],
-        previous=check_previous(previous, chosen),
+        previous=earlier,
+        warm_start=warm_start,
     )
 
 

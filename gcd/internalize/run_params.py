@@ -12,7 +12,9 @@ from gcd.internalize.settings import HeldOutSettings
 from gcd.profiles import FOLDER, change_params, merge_profile, replace_modules
 
 TASK = "custom"
-PROFILE, EVERY_ROW = "internalize", "all"
+PROFILE, EVERY_ROW, WARM_START = "internalize", "all", "warm_start"
+# What takes the place of the row `gcd` in a run that begins with an earlier adapter.
+WARM_STARTED = {"gcd": "gcd_warm_start"}
 
 
 def load(text: str) -> dict[str, Any]:
@@ -21,13 +23,20 @@ def load(text: str) -> dict[str, Any]:
     return params
 
 
-def run_params(committed: str, model: str | None, methods: list[str], folder: Path = FOLDER) -> str:
+def run_params(
+    committed: str,
+    model: str | None,
+    methods: list[str],
+    adapter: str | None = None,
+    folder: Path = FOLDER,
+) -> str:
     """The text for training and evaluation.
 
     Args:
         committed: params.yaml of the last commit.
         model: see `checks.check_model`; None: that of params.yaml.
         methods: to train beside those of the profile; params.yaml or profiles/all.yaml has them.
+        adapter: SHA-256 of the weights that training begins with; None: of a fresh adapter.
         folder: of the profiles.
 
     Raises:
@@ -40,6 +49,10 @@ def run_params(committed: str, model: str | None, methods: list[str], folder: Pa
             raise UserError(f"ROWS: no method {name!r}; there are {', '.join(known)}.")
     new = {name: known[name] for name in methods if name not in has}
     text = replace_modules(text, "methods", new, [])
+    if adapter is not None:
+        text = merge_profile(text, WARM_START, folder)
+        changes = {"methods": {WARM_STARTED["gcd"]: {"sha256": adapter}}}
+        text = change_params(text, [changes], FILE)
     if model is not None:
         repository, _, revision = model.partition("@")
         source = "hub" if revision and not Path(model).is_absolute() else "path"

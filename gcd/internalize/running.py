@@ -16,17 +16,32 @@ from gcd.cost import read_model
 from gcd.data import pseudo_folder
 from gcd.experiments.worktrees import SUMMARIES
 from gcd.internalize.agreement import Cosines, score_rows
-from gcd.internalize.checks import EXPORTS, Asked, check_against_model, check_name
+from gcd.internalize.checks import (
+    ADAPTER,
+    EXPORTS,
+    WEIGHTS,
+    Asked,
+    check_against_model,
+    check_name,
+)
 from gcd.internalize.drift import comparable, count_drift
 from gcd.internalize.fidelity import EPISODES, Measured, measure, reply_to
 from gcd.internalize.held_out import make_held_out
 from gcd.internalize.outcome import Drift, Outcome, Reply, read_outcome, write_outcome
 from gcd.internalize.report import render
-from gcd.internalize.run_params import TASK, load, run_params
+from gcd.internalize.run_params import TASK, WARM_STARTED, load, run_params
 from gcd.internalize.savings import count_savings
 from gcd.internalize.settings import Settings
 from gcd.internalize.verdict import decide
-from gcd.internalize.worktree import FOLDER, clean_commit, drive, prepare, save, write_inputs
+from gcd.internalize.worktree import (
+    FOLDER,
+    clean_commit,
+    drive,
+    prepare,
+    save,
+    write_inputs,
+    write_previous_adapter,
+)
 from gcd.probe_scores import probed, read_probes
 from gcd.profiles import committed_params
 from gcd.report.page import render_page
@@ -59,28 +74,58 @@ def internalize(asked: Asked, settings: Settings) -> Path:
         UserError: see `checks`, `worktree` and `held_out`.
     """
     commit = clean_commit()
-    params = run_params(committed_params(), asked.model, asked.rows)
+    digest = adapter_hash(asked.previous) if asked.previous and asked.warm_start else None
+    params = run_params(committed_params(), asked.model, asked.rows, digest)
+    if digest is not None:
+        settings = with_student(settings, WARM_STARTED)
     check_student(params, settings.verdict.student)
     cosines = load_cosines(settings)
     folder = prepare(asked.name, commit)
     write_inputs(folder, asked)
+    before = read_outcome(asked.previous) if asked.previous else None
+    if asked.previous and digest is not None:
+        place = load(params)["methods"][WARM_STARTED["gcd"]]["adapter"]
+        write_previous_adapter(folder, asked.previous / ADAPTER, place)
     logging.info("%s: the base model", asked.name)
     drive(folder, params, ["prepare_model"])
     with chdir(folder):
         context = int(read_json(BASE / "model.json")["context"])
         tokens = check_against_model(asked, load_tokenizer(), context, settings.prompt)
+        if before is not None and digest is not None:
+            check_same_model(before[0].model, read_json(BASE / "model.json"))
     logging.info("%s: a prompt of %s tokens; inputs", asked.name, f"{tokens:,}")
     held_out = make_held_out(folder, params, settings.held_out)
     logging.info("%s: %d held-out inputs; data, training, replies", asked.name, len(held_out))
     drive(folder, params, SUMMARIES)
     experiment = save(folder, asked.name)
     logging.info("%s: how near each row comes to the prompted teacher", asked.name)
-    before = read_outcome(asked.previous) if asked.previous else None
     with chdir(folder):
         outcome, replies = evaluate(
             asked, settings, before, cosines, commit=commit, experiment=experiment, tokens=tokens
         )
     return export(asked, outcome, replies, settings)
+
+
+def adapter_hash(previous: Path) -> str:
+    """SHA-256 of the weights of an export's adapter."""
+    return hashlib.sha256((previous / ADAPTER / WEIGHTS).read_bytes()).hexdigest()
+
+
+def with_student(settings: Settings, names: dict[str, str]) -> Settings:
+    """The settings with the student's row by its other name, where it has one."""
+    student = settings.verdict.student
+    verdict = settings.verdict.model_copy(update={"student": names.get(student, student)})
+    return settings.model_copy(update={"verdict": verdict})
+
+
+def check_same_model(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise UserError if an adapter of the base model `before` would go on another one."""
+    if before != now:
+        raise UserError(
+            f"WARM_START: the version before has another base model ({before['source']}, "
+            f"{before['parameters']:,} parameters; now {now['source']}, {now['parameters']:,}). "
+            "Give the same MODEL, or leave WARM_START out."
+        )
 
 
 def load_cosines(settings: Settings) -> Cosines | None:

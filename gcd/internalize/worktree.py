@@ -79,6 +79,13 @@ def write_inputs(folder: Path, asked: Asked) -> None:
         write_text(folder / DATA / SYNTHESISED, "")
 
 
+def write_previous_adapter(folder: Path, adapter: Path, place: str) -> None:
+    """Put the adapter that training begins with where params.yaml says, below `folder`."""
+    new = folder / place
+    shutil.rmtree(new, ignore_errors=True)
+    shutil.copytree(adapter, new)
+
+
 def drive(folder: Path, params: str, stages: list[str]) -> None:
     """Run `stages` and what they need with the text `params` as params.yaml, showing how it goes.
 
