@@ -3,52 +3,28 @@
 Every number is explained in docs/internalize.md. Replies are shown as literal text.
 """
 
-from typing import Any
-
 import pandas as pd
 
 from gcd.core.records import FULL_PROMPT
 from gcd.internalize.agreement import FIDELITY, clearly_better
-from gcd.internalize.outcome import Drift, Estimates, Outcome, Reply, Savings
+from gcd.internalize.drift_report import render_drift
+from gcd.internalize.outcome import Estimates, Outcome, Reply, Savings
 from gcd.internalize.settings import Settings
+from gcd.internalize.showing import TITLES, shown, threshold
 from gcd.internalize.verdict import BASELINE
 from gcd.report.cost_tables import REGIME_NAMES, flops
 from gcd.report.sentences import bullet, listed, paragraph
-from gcd.report.tables import FAILED, NOTHING, interval, markdown, percent
+from gcd.report.tables import FAILED, interval, markdown, percent
 from gcd.report.transcripts import escape, fence
 
-TITLES = {
-    "kl": "KL to the teacher (nats)",
-    "top1_agreement": "First choices (%)",
-    "exact_agreement": "Same reply (%)",
-    "semantic_agreement": "Cosine",
-    "format_validity": "Format (%)",
-    "length_ratio": "Length (×)",
-    "perplexity_ratio": "Perplexity (×)",
-    "leak_worst": "Leak, worst (%)",
-}
-PERCENT = {"top1_agreement", "exact_agreement", "format_validity", "leak_worst"}
+# The rows that the student is compared with: no prompt at all, and SFT without PG.
+COMPARED = (BASELINE, "seqkd")
 MARKS = {
     "good": "keep",
     "care": "with care",
     "bad": "do not use",
     "not measured": "not measured",
 }
-
-
-def shown(measure: str, estimate: dict[str, float] | None) -> str:
-    """A value, with its interval if it has one, in the unit of its title."""
-    if estimate is None:
-        return NOTHING
-    if measure in PERCENT:
-        return interval(estimate, 100) if "low" in estimate else percent(estimate["value"])
-    value = f"{estimate['value']:.3f}"
-    return f"{value} ({estimate['low']:.3f}-{estimate['high']:.3f})" if "low" in estimate else value
-
-
-def threshold(measure: str, value: float) -> str:
-    """A threshold in the same unit."""
-    return f"{100 * value:g}" if measure in PERCENT else f"{value:g}"
 
 
 def render_verdict(outcome: Outcome) -> list[str]:
@@ -85,6 +61,25 @@ def render_verdict(outcome: Outcome) -> list[str]:
     ]
 
 
+def compare_rows(
+    student: str, other: str, scores: dict[str, Estimates], measures: list[str]
+) -> str:
+    """In which measures the student is clearly better than another row, and in which not."""
+    ours, theirs = scores[student], scores[other]
+    measures = [name for name in measures if name in ours and name in theirs]
+    better = [name for name in measures if clearly_better(name, ours[name], theirs[name])]
+    worse = [name for name in measures if clearly_better(name, theirs[name], ours[name])]
+    rest = [TITLES[name] for name in measures if name not in better]
+    text = (
+        f"{escape(student)} is better than {escape(other)} with intervals that do not overlap in "
+        f"{len(better)} of {len(measures)} measures of fidelity"
+    )
+    text += f"; not in {listed(rest)}." if rest else "."
+    if worse:
+        text += f" It is worse, as clearly, in {listed([TITLES[name] for name in worse])}."
+    return text
+
+
 def render_fidelity(outcome: Outcome) -> list[str]:
     """Every row against the prompted teacher."""
     measures = [name for name in FIDELITY if any(name in row for row in outcome.scores.values())]
@@ -100,16 +95,11 @@ def render_fidelity(outcome: Outcome) -> list[str]:
             "perplexity_ratio", probes.get("perplexity_ratio")
         )
         lines.append({"Row": row, **cells})
-    sentences = []
-    student, baseline = outcome.scores.get(outcome.student), outcome.scores.get(BASELINE)
-    if student and baseline:
-        better = [name for name in measures if clearly_better(name, student[name], baseline[name])]
-        rest = [TITLES[name] for name in measures if name not in better]
-        sentences.append(
-            f"{escape(outcome.student)} is better than {BASELINE} with intervals that do not "
-            f"overlap in {len(better)} of {len(measures)} measures of fidelity"
-            + (f"; not in {listed(rest)}." if rest else ".")
-        )
+    sentences = [
+        compare_rows(outcome.student, other, outcome.scores, measures)
+        for other in COMPARED
+        if other != outcome.student and {other, outcome.student} <= outcome.scores.keys()
+    ]
     failed = [
         bullet(f"{escape(row)} failed: {escape(why)}") for row, why in outcome.failures.items()
     ]
@@ -208,54 +198,6 @@ def render_leak(outcome: Outcome) -> list[str]:
             "should not be internalised. A request that finds nothing does not show that nothing "
             "can be found."
         ),
-    ]
-
-
-def drift_line(title: str, found: Estimates) -> dict[str, Any]:
-    """One line of the drift's table."""
-    names = ("exact_agreement", "semantic_agreement", "format_validity", "length_ratio")
-    return {"Between the versions of": title} | {
-        TITLES[name]: shown(name, found.get(name)) for name in names
-    }
-
-
-def render_drift(outcome: Outcome, drift: Drift) -> list[str]:
-    """What changed since the version before."""
-    same = [
-        name for name, flag in (("prompt", drift.same_prompt), ("model", drift.same_model)) if flag
-    ]
-    now = outcome.scores[outcome.student]
-    lines = [
-        {
-            "Measure against its own teacher": TITLES[name],
-            "Before": shown(name, drift.before.get(name)),
-            "Now": shown(name, now.get(name)),
-        }
-        for name in FIDELITY
-        if name in now or name in drift.before
-    ]
-    return [
-        f"## Drift since {escape(drift.previous)}",
-        paragraph(
-            f"The prompt had {drift.prompt_tokens:,} tokens and has {outcome.prompt_tokens:,}."
-            + (f" The {listed(same)} did not change." if same else "")
-            + f" Both versions replied to {drift.inputs} inputs that the version before was tested "
-            f"on; {drift.left_out} more were left out, as this one was trained on them."
-        ),
-        markdown(
-            pd.DataFrame(
-                [
-                    drift_line(FULL_PROMPT, drift.teacher),
-                    drift_line(outcome.student, drift.student),
-                ]
-            )
-        ),
-        paragraph(
-            "The first line is what the edit of the prompt asks for, the second what came of it: a "
-            "student that changed much more than its teacher drifted for other reasons (other "
-            "data, other order). Length is of characters, now over before."
-        ),
-        markdown(pd.DataFrame(lines)),
     ]
 
 
