@@ -14,9 +14,9 @@ from gcd.cost import episode_flops
 from gcd.internalize import held_out
 from gcd.internalize.agreement import badness, clearly_better, paired, score_rows
 from gcd.internalize.drift import comparable, compare_replies
-from gcd.internalize.fidelity import Answer, Measured
 from gcd.internalize.formats import Format
 from gcd.internalize.outcome import Reply, Verdict
+from gcd.internalize.records import Answer, Measured
 from gcd.internalize.savings import count_savings, session, tokens_read
 from gcd.internalize.settings import (
     AtLeast,

@@ -20,7 +20,8 @@ from gcd.core.prompt import parse_prompt
 from gcd.core.records import AgentRecord, Episode, Turn
 from gcd.internalize import worktree
 from gcd.internalize.checks import Asked
-from gcd.internalize.fidelity import Answer, answers_of, ask, compare_along, read_along
+from gcd.internalize.fidelity import answers_of, ask, compare_along, read_along
+from gcd.internalize.records import Answer
 from gcd.rows import Row
 from gcd.tasks.custom.inputs import Input
 from tests import tiny

@@ -20,8 +20,8 @@ from math import log
 import numpy as np
 
 from gcd.core.records import FULL_PROMPT
-from gcd.internalize.fidelity import Answer, Measured
 from gcd.internalize.formats import Format
+from gcd.internalize.records import Answer, Measured
 from gcd.probing.records import AnswerReading
 from gcd.scoring import Bootstrap, Estimate, mean, wilson
 

@@ -10,15 +10,15 @@ no adapter here changes.
 Everything here runs in the worktree's folder.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from gcd.core.base_model import BASE
 from gcd.core.interfaces import Agent, ReadReply, load_method
 from gcd.core.params import Params, read_params
-from gcd.core.records import FULL_PROMPT, Conversation, Message, Record, read_records, write_records
+from gcd.core.records import FULL_PROMPT, Conversation, Message, read_records, write_records
 from gcd.core.stage import work_folder
 from gcd.data import prompt_file, task_folder
+from gcd.internalize.records import Answer, Measured
 from gcd.internalize.run_params import TASK
 from gcd.probing.forgetting import compare
 from gcd.probing.records import AnswerReading
@@ -26,26 +26,6 @@ from gcd.rows import Row, Rows, played
 from gcd.tasks.custom.inputs import Input
 
 EPISODES, OUT = Path("reports/episodes"), Path("reports/fidelity")
-
-
-class Answer(Record):
-    """A row's greedy reply to a held-out input; `complete` is false where it was cut."""
-
-    index: str
-    source: str
-    input: str
-    reply: str
-    tokens: int
-    complete: bool
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a row replied, and how it reads the teacher's replies; both in the inputs' order."""
-
-    method: str
-    answers: list[Answer]
-    readings: list[AnswerReading]
 
 
 def answers_of(row: Row, samples: dict[str, Input]) -> list[Answer]:

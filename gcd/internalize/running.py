@@ -25,9 +25,10 @@ from gcd.internalize.checks import (
     check_name,
 )
 from gcd.internalize.drift import comparable, count_drift
-from gcd.internalize.fidelity import EPISODES, Measured, measure, reply_to
+from gcd.internalize.fidelity import EPISODES, measure, reply_to
 from gcd.internalize.held_out import make_held_out
 from gcd.internalize.outcome import Drift, Outcome, Reply, read_outcome, write_outcome
+from gcd.internalize.records import Measured
 from gcd.internalize.report import render
 from gcd.internalize.run_params import TASK, WARM_STARTED, load, run_params
 from gcd.internalize.savings import count_savings
