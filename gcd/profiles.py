@@ -3,8 +3,8 @@
 python -m gcd.profiles smoke
 
 `profiles/<name>.yaml` holds only what differs from the committed params.yaml, nested alike; under
-`methods:` it may bring more of them, whole. The command writes params.yaml anew: the committed file
-with these changes. `default` changes nothing.
+`tasks:` and `methods:` it may bring more of them, whole, or take one away: `null` in its place. The
+command writes params.yaml anew: the committed file with these changes. `default` changes nothing.
 """
 
 import argparse
@@ -24,7 +24,9 @@ from gcd.core.params import FILE, check_sections, every_section
 from gcd.core.records import write_text
 
 FOLDER = Path("profiles")
-METHODS = Path(__file__).parent / "methods"
+# Where a profile may bring keys and take them away: a key is a module in gcd/<group>/.
+GROUPS = ("tasks", "methods")
+MODULES = Path(__file__).parent
 
 
 class _Representer(RoundTripRepresenter):
@@ -78,39 +80,57 @@ def _merge(params: dict[str, Any], changes: dict[str, Any], source: Path, above:
             params[key] = value
 
 
-def _split_off_methods(
-    params: dict[str, Any], profile: dict[str, Any], source: Path
-) -> dict[str, Any]:
-    """Take the methods out of `profile` that `params` does not have, and return them.
+def _split_off_modules(
+    params: dict[str, Any], profile: dict[str, Any], source: Path, group: str
+) -> tuple[dict[str, Any], list[str]]:
+    """Take out of `profile` what it brings under `group`, and what it takes away; return both.
 
     Raises:
-        UserError: one of them is no module of `gcd/methods`.
+        UserError: what it brings is no module of `gcd/<group>`, or what it takes away is not there.
     """
-    methods, has = profile.get("methods"), params["methods"]
-    if not isinstance(methods, dict):
-        return {}
-    known = sorted(file.stem for file in METHODS.glob("[a-z]*.py"))
-    new = [key for key in methods if key not in has]
-    for key in new:
-        if key not in known:
-            raise UserError(f"{source}: unknown key `methods.{key}`; accepted: {', '.join(known)}.")
-    return {key: methods.pop(key) for key in new}
+    changes, has = profile.get(group), params[group]
+    if not isinstance(changes, dict):
+        return {}, []
+    gone = [key for key, value in changes.items() if value is None]
+    new = {key: changes[key] for key in changes if key not in has and key not in gone}
+    found = (path for path in (MODULES / group).iterdir() if path.name[0].isalpha())
+    known = sorted(path.stem for path in found)
+    for keys, accepted in ((new, known), (gone, list(has))):
+        for key in keys:
+            if key not in accepted:
+                raise UserError(
+                    f"{source}: unknown key `{group}.{key}`; accepted: {', '.join(accepted)}."
+                )
+    profile[group] = {key: changes[key] for key in changes if key in has and key not in gone}
+    return new, gone
 
 
-def _insert_methods(text: str, methods: dict[str, Any]) -> str:
-    """`text` with `methods` behind its own ones.
+def _lines_of(lines: list[str], start: int, depth: int) -> int:
+    """Where the section that begins with line `start` ends; its key is indented by `depth`."""
+    ends = (
+        place
+        for place in range(start + 1, len(lines))
+        if len(lines[place]) - len(lines[place].lstrip(" ")) <= depth
+    )
+    return next(ends, len(lines))
+
+
+def replace_modules(text: str, group: str, new: dict[str, Any], gone: Iterable[str]) -> str:
+    """`text` without the keys `gone` of its section `group`, and with `new` behind the others.
 
     As text: the comment before the next section belongs, to ruamel, to the last key of this one.
     """
-    if not methods:
-        return text
-    stream = io.StringIO()
-    _round_trip().dump({"methods": methods}, stream)
-    lines, new = text.splitlines(keepends=True), stream.getvalue().splitlines(keepends=True)
-    start = lines.index(new[0]) + 1
-    ends = (place for place in range(start, len(lines)) if not lines[place].startswith(" "))
-    end = next(ends, len(lines))
-    return "".join(lines[:end] + new[1:] + lines[end:])
+    lines = text.splitlines(keepends=True)
+    start = lines.index(f"{group}:\n")
+    for key in gone:
+        place = lines.index(f"  {key}:\n" if f"  {key}:\n" in lines else f"  {key}: {{}}\n", start)
+        del lines[place : _lines_of(lines, place, 2)]
+    if new:
+        stream = io.StringIO()
+        _round_trip().dump({group: new}, stream)
+        end = _lines_of(lines, start, 0)
+        lines[end:end] = stream.getvalue().splitlines(keepends=True)[1:]
+    return "".join(lines)
 
 
 def change_params(text: str, changes: Iterable[dict[str, Any]], source: Path) -> str:
@@ -138,12 +158,15 @@ def merge_profile(text: str, name: str, folder: Path = FOLDER) -> str:
 
     Raises:
         UserError: there is no such profile, or it names a key that `text` does not have and that is
-            no method either.
+            no task or method either.
     """
     params = YAML(typ="safe").load(text)
     profile, source = read_profile(name, folder), folder / f"{name}.yaml"
-    methods = _split_off_methods(params, profile, source)
-    return _insert_methods(change_params(text, [profile], source), methods)
+    modules = {group: _split_off_modules(params, profile, source, group) for group in GROUPS}
+    text = change_params(text, [profile], source)
+    for group, (new, gone) in modules.items():
+        text = replace_modules(text, group, new, gone)
+    return text
 
 
 def apply_profile(text: str, name: str, folder: Path = FOLDER) -> str:

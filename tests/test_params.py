@@ -51,7 +51,7 @@ def test_a_stage_gets_only_what_it_asked_for(write):
         (
             "  web_browsing:",
             "  web_surfing:",
-            r"unknown key `tasks\.web_surfing`; accepted, as files of gcd/tasks/: os_interaction",
+            r"unknown key `tasks\.web_surfing`; accepted, as files of gcd/tasks/: custom, os",
         ),
     ],
 )

@@ -132,7 +132,7 @@ def start(point: Point, folder: Path, cores: set[int]) -> subprocess.Popen[bytes
             stdout=log,
             stderr=log,
             start_new_session=True,  # Ctrl-C is for the queue, which tells the points
-            preexec_fn=partial(_bind, os.getpid(), cores),  # noqa: PLW1509  (no thread runs here)
+            preexec_fn=partial(bind, os.getpid(), cores),  # noqa: PLW1509  (no thread runs here)
         )
 
 
@@ -142,7 +142,7 @@ def command(point: Point) -> list[str]:
     return [sys.executable, "-m", "gcd.repro", "--jobs", "1", "--stages", stages]
 
 
-def _bind(parent: int, cores: set[int]) -> None:
+def bind(parent: int, cores: set[int]) -> None:
     """In the new process: keep to `cores`, and be killed with the parent, by `kill -9` too."""
     os.sched_setaffinity(0, cores)
     _C.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
