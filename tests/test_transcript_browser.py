@@ -14,8 +14,9 @@ import pytest
 from lxml import html
 
 from gcd.core.records import FULL_PROMPT, Action
+from gcd.report.page import source_hash
 from gcd.report.results import TaskResults
-from gcd.report.transcript_page import page_data, render_page, source_hash
+from gcd.report.transcript_page import page_data, render_page
 from gcd.report.transcripts import printable
 from tests.chromium import dump_page
 from tests.test_report_text import HOSTILE
