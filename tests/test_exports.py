@@ -42,7 +42,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run's files with a trained row, and its export with the merged model, `exports/talk`."""
     folder = exported.make_home(tmp_path_factory.mktemp("home"))
     with chdir(folder):
-        write_exports(TASK, METHOD, Path("exports/talk"), merged=True, gguf=[], replace=False)
+        write_exports(
+            TASK, METHOD, Path("exports/talk"), merged=True, gguf=[], again="again", replace=False
+        )
     return folder
 
 
@@ -54,7 +56,7 @@ def inside(home: Path, monkeypatch) -> Path:
 
 def export(to: str, *, merged: bool = False, replace: bool = False) -> Path:
     """The adapter, without GGUF files."""
-    write_exports(TASK, METHOD, Path(to), merged=merged, gguf=[], replace=replace)
+    write_exports(TASK, METHOD, Path(to), merged=merged, gguf=[], again="again", replace=replace)
     return Path(to)
 
 
@@ -174,7 +176,9 @@ def test_a_name_is_one_that_a_command_line_takes(inside: Path, name: str) -> Non
 def test_rows_without_an_adapter(inside: Path, tmp_path: Path, monkeypatch) -> None:
     exported.in_copy(inside, tmp_path / "copy", monkeypatch, Path("params.yaml").read_text())
     with pytest.raises(UserError, match=rf"no_prompt/adapter: expected a LoRA.*{TASK} {METHOD}\."):
-        write_exports(TASK, "no_prompt", Path("x"), merged=False, gguf=[], replace=False)
+        write_exports(
+            TASK, "no_prompt", Path("x"), merged=False, gguf=[], again="again", replace=False
+        )
     config = Path("models", TASK, METHOD, "adapter/adapter_config.json")
     config.write_text(config.read_text().replace('"LORA"', '"CARTRIDGE"'))
     with pytest.raises(UserError, match="found one of CARTRIDGE"):

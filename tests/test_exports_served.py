@@ -52,7 +52,9 @@ def programs(card: Path) -> list[str]:
 def test_the_readme_s_programs_answer_as_the_row_does(home: Path, expected: list[str]) -> None:
     """Adapter and merged model, in one fresh process that knows nothing of this repository."""
     with chdir(home):
-        write_exports(TASK, METHOD, Path("exports/talk"), merged=True, gguf=[], replace=False)
+        write_exports(
+            TASK, METHOD, Path("exports/talk"), merged=True, gguf=[], again="again", replace=False
+        )
     folder = home / "exports/talk"
     adapted, merged = programs(folder / "README.md")
     program = f"{adapted}\nprint('=====')\n{merged}"
@@ -91,7 +93,9 @@ def served(home: Path, converters: Path, monkeypatch) -> Path:
     monkeypatch.setattr("gcd.exports.writing.fetch_converter", lambda settings: converters)
     with chdir(home):
         to = Path("exports/g")
-        write_exports(TASK, METHOD, to, merged=False, gguf=["merged", "adapter"], replace=True)
+        write_exports(
+            TASK, METHOD, to, merged=False, gguf=["merged", "adapter"], again="again", replace=True
+        )
     return home / "exports/g"
 
 

@@ -42,7 +42,9 @@ def prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def asked(text: str, inputs: list[str] | None = None) -> Asked:
-    return Asked("shop", Path("shop.md"), text, inputs or [], None, None, [], None, False)
+    return Asked(
+        "shop", Path("shop.md"), text, inputs or [], None, None, [], None, False, False, []
+    )
 
 
 # --- The prompt -----------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ PARAMS = Params({"model": MODEL, **sections("run_episodes")}, {})
 
 
 def asked(name: str = "shop", prompt: str = "You sell fern.") -> Asked:
-    return Asked(name, Path("shop.md"), prompt, ["birch?"], None, None, [], None, False)
+    return Asked(name, Path("shop.md"), prompt, ["birch?"], None, None, [], None, False, False, [])
 
 
 # --- What is read afterwards ----------------------------------------------------------------------
@@ -317,6 +317,14 @@ def test_from_a_prompt_to_a_verdict_killed_in_between(committed: Path) -> None:
     for heading in ("Verdict", "Fidelity", "What it saves", "Where student", "What it gives away"):
         assert f"## {heading}" in report
     assert "<script" not in (export / "report.html").read_text()
+    # The adapter is the trained one, and its card has the report's figures.
+    trained = committed / ".work/internalize/shell/models/custom/gcd/adapter"
+    weights = "adapter_model.safetensors"
+    assert (export / "adapter" / weights).read_bytes() == (trained / weights).read_bytes()
+    assert json.loads((export / "export.json").read_text())["task"] == "custom"
+    card = (export / "README.md").read_text()
+    assert card.count("fidelity_") == len(scores["gcd"])
+    assert f"{scores['gcd']['kl']['value']:.4g} (" in card
     # Nothing that is tested was trained on.
     folder = committed / ".work/internalize/shell/data"
     trained = [

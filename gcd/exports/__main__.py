@@ -40,6 +40,7 @@ def main() -> None:
             options.to,
             merged=options.merged,
             gguf=options.gguf,
+            again=f"python -m gcd.exports {options.task} {options.row} --to NEW_FOLDER",
             replace=options.replace,
         )
     except UserError as error:

@@ -27,6 +27,12 @@ MEANINGS = {
     "mean_turns": "turns an episode",
     "prompt_recall": "edit similarity of the prompt and what is written when asked for it",
     "rouge_l": "the same by words",
+    "fidelity_kl": "KL divergence from the prompted base model along its replies, in nats a token",
+    "fidelity_top1_agreement": "share of these tokens where its likeliest token is the teacher's",
+    "fidelity_exact_agreement": "share of replies that are the teacher's word for word",
+    "fidelity_semantic_agreement": "cosine of its replies' embeddings with the teacher's, mean",
+    "fidelity_format_validity": "share of replies in the format that was asked for",
+    "fidelity_length_ratio": "length of its replies over that of the teacher's",
     "perplexity": "of paragraphs of plain prose",
     "perplexity_ratio": "the same over that of the base model without a prompt",
     "agreement": "share of positions of the base model's answers where its token is the likeliest",
@@ -78,7 +84,7 @@ def metrics_section(facts: Facts) -> list[str]:
         f"Held-out samples of {escape(facts.task)}, with intervals. {FULL_PROMPT} is the base "
         "model with its prompt, no_prompt the base model without it.",
         metrics_table(facts),
-        "Source: `reports/scores.json` and `reports/probe_scores.json` of the run.",
+        f"Source: {' and '.join(f'`{path}`' for path in facts.sources)} of the run.",
     ]
 
 

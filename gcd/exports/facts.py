@@ -10,7 +10,9 @@ from gcd.core.failures import read_failure
 from gcd.core.records import FULL_PROMPT, PseudoConversation, read_json, read_records
 from gcd.data import prompt_file, pseudo_files, pseudo_folder, read_prompt
 
-SCORES = (Path("reports/scores.json"), Path("reports/probe_scores.json"))
+SCORES, PROBES = Path("reports/scores.json"), Path("reports/probe_scores.json")
+# Of `make internalize` alone, whose task has no score: how near its rows come to the teacher.
+FIDELITY = Path("reports/fidelity.json")
 COMPARED = (FULL_PROMPT, "no_prompt")  # the rows that a row stands between
 
 
@@ -22,6 +24,7 @@ class Facts:
         data: {file of pseudo data: {"kept": n, "rejected": {reason: n}}}.
         examples: {term of the loss: {"examples": n, "labels": n, "weights": …}}.
         metrics: {metric: {row: estimate}} of the row and of COMPARED, in the order of the files.
+        sources: the files of the metrics.
         opening: the first user turn of a conversation that the row was trained on.
     """
 
@@ -33,6 +36,7 @@ class Facts:
     data: dict[str, Any]
     examples: dict[str, Any]
     metrics: dict[str, dict[str, dict[str, float]]]
+    sources: list[Path]
     opening: str
 
 
@@ -66,10 +70,12 @@ def find_adapter(task: str, row: str) -> Path:
     )
 
 
-def _read_metrics(task: str, row: str) -> dict[str, dict[str, dict[str, float]]]:
-    """What SCORES say of the row, and of COMPARED beside it; empty where they say nothing."""
+def _read_metrics(
+    task: str, row: str, sources: list[Path]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """What `sources` say of the row, and of COMPARED beside it; empty where they say nothing."""
     found: dict[str, dict[str, dict[str, float]]] = {}
-    for path in SCORES:
+    for path in sources:
         rows = read_json(path).get(task, {}) if path.exists() else {}
         for metric in rows.get(row, {}):
             found[metric] = {
@@ -91,6 +97,7 @@ def read_facts(task: str, row: str) -> Facts:
     conversations = read_records(pseudo_files(task)[2], PseudoConversation)
     if not conversations:
         raise UserError(f"{pseudo_files(task)[2]}: holds no conversation. Run `dvc repro`.")
+    sources = [FIDELITY if FIDELITY.exists() else SCORES, PROBES]
     counts = sorted(pseudo_folder(task).glob("*_counts.json"))
     return Facts(
         task=task,
@@ -100,6 +107,7 @@ def read_facts(task: str, row: str) -> Facts:
         prompt_sha256=sha256(prompt_file(task)),
         data={path.name.removesuffix("_counts.json"): read_json(path) for path in counts},
         examples=read_json(adapter.parent / "examples.json"),
-        metrics=_read_metrics(task, row),
+        metrics=_read_metrics(task, row, sources),
+        sources=sources,
         opening=conversations[0].messages[0].content,
     )

@@ -119,7 +119,9 @@ def write_manifest(facts: Facts, model: dict[str, Any], converted: bool, new: Pa
     write_text(new / MANIFEST, json.dumps(manifest, indent=2, sort_keys=True) + "\n")
 
 
-def fill(facts: Facts, to: Path, merged: bool, gguf: list[Gguf], new: Path, work: Path) -> None:
+def fill(
+    facts: Facts, to: Path, merged: bool, gguf: list[Gguf], again: str, new: Path, work: Path
+) -> None:
     """Write all of an export that will be called `to` into the folder `new`."""
     params = read_params("model", "run_episodes")
     tokenizer, model = load_tokenizer(), read_json(BASE / "model.json")
@@ -141,7 +143,7 @@ def fill(facts: Facts, to: Path, merged: bool, gguf: list[Gguf], new: Path, work
         rank=facts.lora["r"],
         max_new_tokens=params.run_episodes.max_new_tokens,
         opening=facts.opening,
-        again=f"python -m gcd.exports {facts.task} {facts.row} --to NEW_FOLDER",
+        again=again,
     )
     prompt_tokens = len(prompt_ids(tokenizer, read_prompt(facts.task)[1]))
     sizes = {
@@ -153,7 +155,14 @@ def fill(facts: Facts, to: Path, merged: bool, gguf: list[Gguf], new: Path, work
 
 
 def write_exports(
-    task: str, row: str, to: Path, *, merged: bool, gguf: Collection[Gguf], replace: bool
+    task: str,
+    row: str,
+    to: Path,
+    *,
+    merged: bool,
+    gguf: Collection[Gguf],
+    again: str,
+    replace: bool,
 ) -> None:
     """Export a trained row into the folder `to`, whole or not at all.
 
@@ -162,6 +171,7 @@ def write_exports(
         to: the folder; its name is what servers call the model.
         merged: write the merged model too.
         gguf: which GGUF files to write too.
+        again: the command that exports the row, for the card; options that ask for more follow it.
         replace: put the new export in the place of one that exists.
 
     Raises:
@@ -180,7 +190,7 @@ def write_exports(
         for folder in (new, work):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-        fill(facts, to, merged, sorted(set(gguf)), new, work)
+        fill(facts, to, merged, sorted(set(gguf)), again, new, work)
         for file in (path for path in new.rglob("*") if path.is_file()):
             file.chmod(0o644)  # safetensors writes for its user alone, and a server may be another
         check_target(to, replace=replace)

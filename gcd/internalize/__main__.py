@@ -30,6 +30,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--warm-start", action="store_true", help="training begins with that export's adapter"
     )
+    parser.add_argument("--merged", action="store_true", help="the merged model too")
+    parser.add_argument(
+        "--gguf",
+        action="append",
+        default=[],
+        choices=["adapter", "merged"],
+        help="as a GGUF file for llama.cpp too; may be given twice",
+    )
     return parser.parse_args()
 
 
@@ -55,6 +63,8 @@ def main() -> None:
             rows=options.rows.split(",") if options.rows else [],
             previous=options.previous,
             warm_start=options.warm_start,
+            merged=options.merged,
+            gguf=options.gguf,
         )
         from gcd.internalize.running import internalize
 

@@ -14,6 +14,7 @@ from jinja2 import TemplateError
 from gcd.core.chat import prompt_ids
 from gcd.core.errors import UserError
 from gcd.core.prompt import parse_prompt, read_prompt_text
+from gcd.exports.serving import Gguf
 from gcd.internalize.formats import Format, read_format
 from gcd.internalize.settings import PromptSettings
 from gcd.tasks.custom.inputs import read_lines
@@ -31,7 +32,8 @@ class Asked:
     """What the command line asks for, as far as it can be checked without the model.
 
     `prompt` is the prompt's text; `inputs` are the user's own; `previous` is the export of the
-    version before, if one is updated, and `warm_start` whether training begins with its adapter.
+    version before, if one is updated, and `warm_start` whether training begins with its adapter;
+    `merged` and `gguf` are what is written beside the adapter (`gcd.exports`).
     """
 
     name: str
@@ -43,6 +45,8 @@ class Asked:
     rows: list[str]
     previous: Path | None
     warm_start: bool
+    merged: bool
+    gguf: list[Gguf]
 
 
 def default_name(prompt: Path) -> str:
@@ -142,6 +146,8 @@ def check(
     rows: list[str] | None = None,
     previous: str | None = None,
     warm_start: bool = False,
+    merged: bool = False,
+    gguf: list[Gguf] | None = None,
 ) -> Asked:
     """All that can be checked without the model.
 
@@ -164,6 +170,8 @@ def check(
         rows=rows or [],
         previous=earlier,
         warm_start=warm_start,
+        merged=merged,
+        gguf=gguf or [],
     )
 
 

@@ -1,6 +1,7 @@
 """From what is asked for to the finished export, step by step; each goes on after a kill."""
 
 import hashlib
+import json
 import logging
 import shutil
 from contextlib import chdir
@@ -15,6 +16,8 @@ from gcd.core.records import FULL_PROMPT, PseudoInput, read_json, read_records, 
 from gcd.cost import read_model
 from gcd.data import pseudo_folder
 from gcd.experiments.worktrees import SUMMARIES
+from gcd.exports.facts import FIDELITY, find_adapter
+from gcd.exports.writing import write_exports
 from gcd.internalize.agreement import Cosines, score_rows
 from gcd.internalize.checks import (
     ADAPTER,
@@ -35,7 +38,6 @@ from gcd.internalize.savings import count_savings
 from gcd.internalize.settings import Settings
 from gcd.internalize.verdict import decide
 from gcd.internalize.worktree import (
-    FOLDER,
     clean_commit,
     drive,
     prepare,
@@ -50,6 +52,7 @@ from gcd.rows import FailedRow, Rows, failures, played, read_rows
 from gcd.scoring import Bootstrap
 
 REPORTS = Path("reports")
+UNFINISHED = Path(".work/exports")
 
 
 def check_student(params: str, student: str) -> None:
@@ -104,7 +107,8 @@ def internalize(asked: Asked, settings: Settings) -> Path:
         outcome, replies = evaluate(
             asked, settings, before, cosines, commit=commit, experiment=experiment, tokens=tokens
         )
-    return export(asked, outcome, replies, settings)
+    new = write_adapter(asked, folder, outcome)
+    return export(asked, outcome, replies, settings, new)
 
 
 def adapter_hash(previous: Path) -> str:
@@ -263,14 +267,55 @@ def gather_replies(measured: dict[str, Measured], student: str) -> list[Reply]:
     ]
 
 
-def export(asked: Asked, outcome: Outcome, replies: list[Reply], settings: Settings) -> Path:
-    """Write exports/<name>/ whole or not at all, and never over another.
+def write_adapter(asked: Asked, folder: Path, outcome: Outcome) -> Path:
+    """The student's adapter with its card, and what else was asked for, in a folder to be renamed.
+
+    Empty where the student failed, or where its row has no LoRA adapter; that is logged.
+
+    Args:
+        asked: what was asked for.
+        folder: the worktree.
+        outcome: whose measures the card gives.
+
+    Raises:
+        UserError: see `write_exports`.
+    """
+    new = (UNFINISHED / asked.name).absolute()
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    with chdir(folder):
+        try:
+            find_adapter(TASK, outcome.student)
+        except UserError as error:
+            logging.info("%s: no adapter to take home. %s", asked.name, error)
+            return new
+        scores = {
+            row: {f"fidelity_{measure}": estimate for measure, estimate in found.items()}
+            for row, found in outcome.scores.items()
+        }
+        write_text(FIDELITY, json.dumps({TASK: scores}, indent=2) + "\n")
+        new.rmdir()
+        again = f"cd {folder} && python -m gcd.exports {TASK} {outcome.student} --to NEW_FOLDER"
+        write_exports(
+            TASK,
+            outcome.student,
+            new,
+            merged=asked.merged,
+            gguf=asked.gguf,
+            again=again,
+            replace=False,
+        )
+    return new
+
+
+def export(
+    asked: Asked, outcome: Outcome, replies: list[Reply], settings: Settings, new: Path
+) -> Path:
+    """Add the report to the folder `new` and make it exports/<name>/, never over another.
 
     Raises:
         UserError: the folder has come into being in the meantime.
     """
-    new = FOLDER / f"{asked.name}.export"
-    shutil.rmtree(new, ignore_errors=True)
     text = render(outcome, replies, settings)
     write_text(new / "report.md", text)
     write_text(new / "report.html", render_page(text, new))
