@@ -1,7 +1,7 @@
 """benchmarks/settings.yaml, typed: one class a benchmark, without defaults."""
 
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from ruamel.yaml import YAML
 
@@ -67,11 +67,15 @@ class KlSettings(Section):
 
 
 class TrainRowsSettings(Section):
-    """`fit` of every method on the first `conversations`, for `epochs`."""
+    """`fit` of every method on the first `conversations`, for `epochs`.
+
+    `shortened` are numbers under `methods:` of params.yaml, by method: of training beside that.
+    """
 
     repeats: Count
     conversations: Count
     epochs: Count
+    shortened: dict[str, dict[str, Any]]
 
 
 class InferenceSettings(Section):

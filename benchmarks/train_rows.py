@@ -22,11 +22,13 @@ from tqdm import tqdm
 
 from benchmarks.measure import compare, run
 from benchmarks.results import BenchmarkRecord, Comparison, write_record
+from benchmarks.settings import FILE as SETTINGS
 from benchmarks.settings import CommonSettings, TrainRowsSettings, read_settings
 from gcd.core.base_model import BASE
 from gcd.core.errors import UserError
 from gcd.core.params import FILE, load_file
 from gcd.data import pseudo_files, task_folder
+from gcd.profiles import merge
 
 REFERENCE = "seqkd"
 
@@ -41,7 +43,11 @@ class Fit:
 
 
 def make_scratch(folder: Path, task: str, settings: TrainRowsSettings) -> None:
-    """A repository with the first conversations only, and params.yaml with fewer epochs."""
+    """A repository with the first conversations only, and params.yaml with less training.
+
+    Raises:
+        UserError: params.yaml has no number that is to be shortened.
+    """
     for path in (BASE, task_folder(task)):
         (folder / path).parent.mkdir(parents=True)
         (folder / path).symlink_to(path.resolve())
@@ -52,6 +58,8 @@ def make_scratch(folder: Path, task: str, settings: TrainRowsSettings) -> None:
         (folder / path).write_text("".join(kept), encoding="utf-8")
     params: dict[str, Any] = load_file()
     params["tasks"][task]["training"]["epochs"] = settings.epochs
+    for method in settings.shortened.keys() & params["methods"].keys():
+        merge(params["methods"][method], settings.shortened[method], SETTINGS)
     YAML(typ="safe").dump(params, folder / FILE)
 
 

@@ -64,7 +64,7 @@ def read_profile(name: str, folder: Path = FOLDER) -> dict[str, Any]:
     return profile
 
 
-def _merge(params: dict[str, Any], changes: dict[str, Any], source: Path, above: str) -> None:
+def merge(params: dict[str, Any], changes: dict[str, Any], source: Path, above: str = "") -> None:
     """Change `params` in place; raises UserError on a key it does not have.
 
     A mapping may take the place of a number, as where λ is given by task.
@@ -75,7 +75,7 @@ def _merge(params: dict[str, Any], changes: dict[str, Any], source: Path, above:
         if isinstance(params[key], dict):
             if not isinstance(value, dict):
                 raise UserError(f"{source}: key `{above}{key}`: expected a mapping, got {value!r}.")
-            _merge(params[key], value, source, f"{above}{key}.")
+            merge(params[key], value, source, f"{above}{key}.")
         else:
             params[key] = value
 
@@ -147,7 +147,7 @@ def change_params(text: str, changes: Iterable[dict[str, Any]], source: Path) ->
     yaml = _round_trip()
     params = yaml.load(text)
     for change in changes:
-        _merge(params, change, source, "")
+        merge(params, change, source)
     stream = io.StringIO()
     yaml.dump(params, stream)
     return stream.getvalue()
