@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gcd.core.base_model import BASE
 from gcd.core.errors import RowFailure
-from gcd.core.failures import memory_is_the_row_s_own, read_failure, write_failure
+from gcd.core.failures import memory_is_the_row_s_own, read_row_failure, write_failure
 from gcd.core.interfaces import load_method
 from gcd.core.params import Params, read_params
 from gcd.core.records import FULL_PROMPT, read_records, write_records
@@ -48,7 +48,7 @@ def main(task: str, method: str) -> None:
     with work_folder(f"probe_behaviour-{task}-{method}", params, inputs) as work:
         for row in load_method(method).rows(params.method):
             try:
-                reason = read_failure(fitted)
+                reason = read_row_failure(fitted, row)
                 if reason is not None:
                     raise RowFailure(reason)
                 with memory_is_the_row_s_own():

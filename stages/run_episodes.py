@@ -13,7 +13,7 @@ from gcd.acting.recall import prompt_opening, recall_prompt
 from gcd.acting.rollout import play
 from gcd.core.base_model import BASE, load_tokenizer
 from gcd.core.errors import RowFailure
-from gcd.core.failures import memory_is_the_row_s_own, read_failure, write_failure
+from gcd.core.failures import memory_is_the_row_s_own, read_row_failure, write_failure
 from gcd.core.interfaces import Task, load_method, load_task
 from gcd.core.params import Params, read_params
 from gcd.core.records import (
@@ -81,7 +81,7 @@ def main(task: str, method: str) -> None:
         rows = load_method(method).rows(params.method)
         for row in rows:
             try:
-                reason = read_failure(fitted)
+                reason = read_row_failure(fitted, row)
                 if reason is not None:
                     raise RowFailure(reason)
                 with memory_is_the_row_s_own():

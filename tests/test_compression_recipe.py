@@ -216,13 +216,20 @@ def test_fit_writes_a_prompt_a_row_and_what_the_rates_came_to(base: Path) -> Non
     for out in ("one", "two"):
         method.fit("toy", params, base / out, base / "work")
     files = [file.relative_to(base / "one") for file in sorted((base / "one").rglob("*.*"))]
-    assert files == sorted([*(Path(row, "prompt.md") for row in rows), Path("rates.json")])
+    records = [Path("rates.json"), Path("training.json")]
+    assert files == sorted([*(Path(row, "prompt.md") for row in rows), *records])
     for file in files:
         assert (base / "one" / file).read_bytes() == (base / "two" / file).read_bytes()
     unchanged = read_prompt_text(base / "one/llmlingua2_100/prompt.md")
     assert parse_prompt(unchanged, "") == read_prompt("toy")[1]
     record = json.loads((base / "one/rates.json").read_text())
     assert record["recipe"]["training"] > record["recipe"]["validation"] > 0
+    training = json.loads((base / "one/training.json").read_text())
+    assert training["optimizer_steps"] == 4
+    assert training["read_tokens"] > training["supervised_tokens"] > 0
+    # At least two FLOPs a weight and token forwards, and as many again backwards; the embeddings,
+    # a third of the tiny encoder's weights or more, are looked up.
+    assert training["flops"] > training["trainable_parameters"] * training["read_tokens"]
     found = [record["rows"][row] for row in rows]
     assert [row["asked"] for row in found] == [1.0, 0.5, 0.1]
     assert found[0]["realised"] == found[0]["realised_with_template"] == 1.0
@@ -243,4 +250,5 @@ def test_a_trained_checkpoint_is_used_as_it_is(base: Path, encoder: Path) -> Non
     load_method("llmlingua2").fit("toy", params, base / "out", base / "work")
     record = json.loads((base / "out/rates.json").read_text())
     assert record["recipe"] is None
+    assert not (base / "out/training.json").exists()
     assert record["encoder"] == {"source": "path", "folder": str(folder)}

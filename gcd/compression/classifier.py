@@ -41,6 +41,15 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Trained:
+    """What training took: the loss of every step, and tokens that were read, and had a label."""
+
+    losses: list[float]
+    read_tokens: int
+    supervised_tokens: int
+
+
+@dataclass(frozen=True)
 class Chunk:
     """text[start:end], and its sub-tokens."""
 
@@ -110,8 +119,8 @@ class Classifier:
 
     def train(
         self, examples: list[Example], settings: TrainClassifierSettings, seed: int
-    ) -> list[float]:
-        """Train all weights; returns the loss of every step. Examples are shuffled every epoch.
+    ) -> Trained:
+        """Train all weights. Examples are shuffled every epoch.
 
         The same seed on the same machine gives the same weights. A killed one begins again.
         """
@@ -121,7 +130,8 @@ class Classifier:
         )
         decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, settings.steps)
         waiting: list[int] = []
-        losses = []
+        losses: list[float] = []
+        read = supervised = 0
         self.model.train()
         interval = 1.0 if sys.stderr.isatty() else 15.0
         for _ in tqdm(range(settings.steps), "classifier", unit="step", mininterval=interval):
@@ -139,7 +149,9 @@ class Classifier:
             optimizer.zero_grad()
             decay.step()
             losses.append(loss.item())
-        return losses
+            read += labels.numel()
+            supervised += int((labels != IGNORED).sum())
+        return Trained(losses, read, supervised)
 
     def accuracy(self, examples: list[Example]) -> float:
         """Share of labelled sub-tokens whose label is the more probable one; nan if there are none.

@@ -50,7 +50,8 @@ class RecipeRecord(BaseModel):
 
     `kept_words` is the mean share of words that the labels keep; `variation` the mean variation
     rate before the filters. `validation_accuracy` is over sub-tokens of `validation` texts;
-    `majority_accuracy` what always saying the more frequent label would reach there.
+    `majority_accuracy` what always saying the more frequent label would reach there. Tokens are
+    those of training.
     """
 
     annotator: str
@@ -62,6 +63,8 @@ class RecipeRecord(BaseModel):
     training: int
     validation: int
     loss: float
+    read_tokens: int
+    supervised_tokens: int
     validation_accuracy: float
     majority_accuracy: float
 
@@ -170,7 +173,7 @@ def train_by_recipe(
     random.Random(f"split/{seed}").shuffle(good)
     examples = [make_example(classifier, one, longest) for one in good]
     validation, training = examples[:held_out], examples[held_out:]
-    losses = classifier.train(training, settings.training, seed)
+    trained = classifier.train(training, settings.training, seed)
     labels = [label for example in validation for label in example.labels if label != IGNORED]
     record = RecipeRecord(
         annotator=settings.annotator,
@@ -181,7 +184,9 @@ def train_by_recipe(
         kept_words=_mean([one.kept for one in good]),
         training=len(training),
         validation=len(validation),
-        loss=_mean(losses[-10:]),
+        loss=_mean(trained.losses[-10:]),
+        read_tokens=trained.read_tokens,
+        supervised_tokens=trained.supervised_tokens,
         validation_accuracy=classifier.accuracy(validation),
         majority_accuracy=max(_mean(labels), 1 - _mean(labels)),
     )

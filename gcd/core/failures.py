@@ -1,8 +1,9 @@
 """Rows that fail by themselves: what counts as that, and how it is written down.
 
 A row whose loss diverges or whose memory runs out is a result. `fit` and `run_episodes` write the
-reason to `failed.json` and end well, so that DVC goes on with everything else. Bad input and faults
-of the program are no such thing: they stop their stage with a message.
+reason to `failed.json` and end well, so that DVC goes on with everything else. A method that trains
+several rows writes it to the folder of the one that failed. Bad input and faults of the program are
+no such thing: they stop their stage with a message.
 """
 
 import logging
@@ -45,6 +46,24 @@ def write_failure(folder: Path, name: str, error: RowFailure) -> None:
     if rank() == 0:
         shutil.rmtree(folder, ignore_errors=True)
     write_records(folder / "failed.json", [Failure(reason=str(error))])
+
+
+@contextmanager
+def by_itself(folder: Path) -> Iterator[None]:
+    """Within it a row of several is trained into `folder`: if it fails, the others go on."""
+    try:
+        with memory_is_the_row_s_own():
+            yield
+    except RowFailure as error:
+        write_failure(folder, folder.name, error)
+
+
+def read_row_failure(fitted: Path, row: str) -> str | None:
+    """Why `row` could not be trained into `fitted`, the method's folder; None if it could.
+
+    Row `x_with_prompt` plays what was trained as row `x`. Raises UserError on a bad file.
+    """
+    return read_failure(fitted) or read_failure(fitted / row.removesuffix("_with_prompt"))
 
 
 def read_failure(folder: Path) -> str | None:

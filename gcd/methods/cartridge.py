@@ -12,6 +12,7 @@ from pydantic import Field
 from gcd.agents import load_prefix_agent
 from gcd.core.base_model import load_base
 from gcd.core.errors import UserError
+from gcd.core.failures import by_itself
 from gcd.core.interfaces import Agent
 from gcd.core.params import FILE, Params
 from gcd.core.sessions import Layers
@@ -20,6 +21,7 @@ from gcd.core.shared_prefix import compute_prefix
 from gcd.data import read_prompt, read_pseudo_data
 from gcd.training.adapters import conversation_term, examples_behind_prompt
 from gcd.training.divergence import choose_divergence, imitation_loss_sums, with_teacher_states
+from gcd.training.flops import add_flops, count_flops
 from gcd.training.prefixes import (
     attach_cartridge,
     fit_prefix,
@@ -79,7 +81,7 @@ def fit(task: str, params: Params, out: Path, work: Path) -> None:
     """Train a prefix of each length into `out/<row>/adapter/`.
 
     Raises:
-        UserError: a prefix longer than the prompt, or gradient checkpointing.
+        UserError: a prefix longer than the prompt, nothing to train, or gradient checkpointing.
     """
     if params.train.gradient_checkpointing:
         raise UserError(
@@ -88,13 +90,21 @@ def fit(task: str, params: Params, out: Path, work: Path) -> None:
         )
     settings: Settings = params.method
     changed = with_learning_rate(params, settings.learning_rate)
-    term, starts = make_term(task, params)
+    if settings.frozen_slots >= min(settings.slots):
+        raise UserError(
+            f"{FILE}: `methods.cartridge.frozen_slots`: expected fewer than every number of slots, "
+            f"as the others are trained; got {settings.frozen_slots}."
+        )
+    with count_flops() as counter:
+        term, starts = make_term(task, params)
     for slots, layers in starts.items():
         # Not the teacher's: read without gradients on a CPU, bitsandbytes packs 4-bit weights in a
         # way that none come back through; and FSDP divides a model in place.
         base, _ = load_base(params.model)
         model = attach_cartridge(base, layers, settings.frozen_slots)
-        fit_prefix(model, term, changed, out / row(slots), work / row(slots))
+        with by_itself(out / row(slots)):
+            fit_prefix(model, term, changed, out / row(slots), work / row(slots))
+            add_flops(out / row(slots), counter)
 
 
 def load_agent(row: str, task: str, params: Params, folder: Path, work: Path) -> Agent:

@@ -17,6 +17,7 @@ from gcd.training.adapters import (
     prompt_generation_term,
     sft_weight,
 )
+from gcd.training.flops import add_flops, count_flops
 from gcd.training.settings import DivergenceSettings, PromptGenerationSettings
 from gcd.training.terms import Term
 
@@ -37,14 +38,18 @@ def fit(task: str, params: Params, out: Path, work: Path) -> None:
     data = read_pseudo_data(task)
     settings: Settings = params.method
     weight = sft_weight(settings, task)
+    counter = count_flops()  # of reading the teacher
 
     def terms(base: Any, tokenizer: Any) -> list[Term]:
+        with counter:
+            imitation = imitation_term(base, tokenizer, data, params, weight, settings.divergence)
         return [
-            imitation_term(base, tokenizer, data, params, weight, settings.divergence),
+            imitation,
             prompt_generation_term(tokenizer, data, settings, 1 - weight, params.seed),
         ]
 
     fit_adapter(params, terms, out, work)
+    add_flops(out, counter)
 
 
 def load_agent(row: str, task: str, params: Params, folder: Path, work: Path) -> Agent:

@@ -25,6 +25,7 @@ from gcd.agents import ChatAgent
 from gcd.core.base_model import load_base
 from gcd.core.chat import encode_text, header_ids, prompt_ids, render
 from gcd.core.errors import UserError
+from gcd.core.failures import by_itself
 from gcd.core.interfaces import Agent
 from gcd.core.journal import Journal
 from gcd.core.language_model import LanguageModel
@@ -53,7 +54,7 @@ LOSS_SUMS = partial(token_loss_sum, read=read_slots)
 
 
 class PretrainingSettings(Section):
-    """The first phase: `steps` optimizer steps, each on one text.
+    """The first phase: `steps` optimizer steps, each on one text; by task some more.
 
     That is the prompt in a share `prompt_share` of the steps, else one of up to `texts` pseudo
     conversations and reasons. In a share `lm_share` the second half of the text is to be written
@@ -61,6 +62,7 @@ class PretrainingSettings(Section):
     """
 
     steps: Count
+    more_steps: dict[str, Annotated[int, Field(ge=0)]]
     learning_rate: Positive
     prompt_share: Share
     lm_share: Share
@@ -152,14 +154,13 @@ def choose(pairs: list[Pair], settings: PretrainingSettings, visits: list[Visit]
     return made
 
 
-def pretraining(params: Params, pairs: list[Pair]) -> tuple[Params, Term]:
+def pretraining(task: str, params: Params, pairs: list[Pair]) -> tuple[Params, Term]:
     """Params and term of the first phase: an epoch is a step."""
     settings = params.method.pretraining
+    steps = settings.steps + settings.more_steps.get(task, 0)
     changed = copy(params)
     changed.train = params.train.model_copy(update={"learning_rate": settings.learning_rate})
-    changed.training = params.training.model_copy(
-        update={"epochs": settings.steps, "batch_size": 1}
-    )
+    changed.training = params.training.model_copy(update={"epochs": steps, "batch_size": 1})
     term = Term(
         weights={"autoencoding": 1.0},
         examples=[pairs[0][0]],
@@ -196,7 +197,9 @@ def nothing(_: dict[str, Tensor]) -> None:
     """Of the first phase only the model is kept, in memory and in its last checkpoint."""
 
 
-def fit_slots(data: PseudoData, slots: int, params: Params, out: Path, work: Path) -> None:
+def fit_slots(
+    task: str, data: PseudoData, slots: int, params: Params, out: Path, work: Path
+) -> None:
     """Train an autoencoder and write the prompt's slots and their mark into `out`."""
     base, tokenizer = load_base(params.model)
     header = header_ids(tokenizer, data.prompt_messages)
@@ -209,7 +212,7 @@ def fit_slots(data: PseudoData, slots: int, params: Params, out: Path, work: Pat
     contents = [prompt, *other_texts(tokenizer, data, params)]
     model, pairs = autoencoder(base, tokenizer, header, contents, params, slots)
     found = {"untrained": reconstruction(model, pairs[0][0])}
-    changed, term = pretraining(params, pairs)
+    changed, term = pretraining(task, params, pairs)
     fit_terms(model, [term], changed, out / "pretraining", work / "pretraining", nothing)
     found["pretraining"] = reconstruction(model, pairs[0][0])
     changed, term = instruction(tokenizer, data, params, header, model.slot_ids(0))
@@ -227,7 +230,8 @@ def fit(task: str, params: Params, out: Path, work: Path) -> None:
     """Train an autoencoder for each number of slots into `out/<row>/`."""
     data = read_pseudo_data(task)
     for slots in params.method.slots:
-        fit_slots(data, slots, params, out / row(slots), work / row(slots))
+        with by_itself(out / row(slots)):
+            fit_slots(task, data, slots, params, out / row(slots), work / row(slots))
 
 
 def load_agent(row: str, task: str, params: Params, folder: Path, work: Path) -> Agent:

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 from gcd.agents import load_base_agent
 from gcd.compression.classifier import Classifier, load_classifier
 from gcd.compression.prompt import compress, score_prompt
-from gcd.compression.recipe import RecipeSettings, corpus, train_by_recipe
+from gcd.compression.recipe import RecipeRecord, RecipeSettings, corpus, train_by_recipe
 from gcd.compression.selection import SelectionSettings
 from gcd.compression.tiny_encoder import TinyEncoderSource, save_tiny_encoder
 from gcd.core.base_model import base_location
@@ -27,7 +27,7 @@ from gcd.core.language_model import load_language_model
 from gcd.core.launch import rank
 from gcd.core.params import Params
 from gcd.core.prompt import format_prompt, parse_prompt, read_prompt_text
-from gcd.core.records import Conversation, Message, write_text
+from gcd.core.records import Conversation, Message, TrainingRecord, write_text
 from gcd.core.settings import (
     Count,
     HubSource,
@@ -39,6 +39,7 @@ from gcd.core.settings import (
 from gcd.core.stage import WORK
 from gcd.core.wheels import fetch_wheel_folder
 from gcd.data import read_prompt, read_pseudo_data
+from gcd.training.flops import count_flops
 
 WHEELS = WORK / "wheels"  # downloads, which the cells of all tasks share
 
@@ -83,12 +84,18 @@ def rows(settings: Settings) -> list[str]:
 def fit(task: str, params: Params, out: Path, work: Path) -> None:
     """Write `out/<row>/prompt.md` for every row, and `out/rates.json`: what the rates came to.
 
+    `out/training.json` is what the classifier took, where the recipe trained it.
+
     Minutes at most; only the model's compressions continue after a kill (`recipe.annotator`).
     """
     if rank() > 0:  # nothing here is divided among processes
         return
     settings: Settings = params.method
-    classifier, recipe = make_classifier(task, params, work)
+    with count_flops() as counter:
+        classifier, recipe = make_classifier(task, params, work)
+    if recipe is not None:
+        weights = sum(value.numel() for value in classifier.model.parameters())
+        write_training(recipe, settings, weights, counter.get_total_flops(), out)
     tokenizer = AutoTokenizer.from_pretrained(**base_location())
     prompt = read_prompt(task)[1]
     scored = score_prompt(prompt, classifier, settings.chunk_tokens)
@@ -118,13 +125,32 @@ def fit(task: str, params: Params, out: Path, work: Path) -> None:
         write_text(out / row / "prompt.md", format_prompt(compressed, row) + "\n")
     source = settings.encoder.source
     encoder = {"source": source, **getattr(settings.encoder, source).model_dump()}
-    record = {"encoder": encoder, "recipe": recipe, "full_prompt": whole, "rows": records}
+    record = {
+        "encoder": encoder,
+        "recipe": recipe and recipe.model_dump(),
+        "full_prompt": whole,
+        "rows": records,
+    }
     write_text(out / "rates.json", json.dumps(record, indent=2) + "\n")
+
+
+def write_training(
+    recipe: RecipeRecord, settings: Settings, weights: int, flops: int, out: Path
+) -> None:
+    """What it took to train a classifier of so many `weights`, as other rows record it."""
+    record = TrainingRecord(
+        optimizer_steps=settings.recipe.training.steps,
+        read_tokens=recipe.read_tokens,
+        supervised_tokens=recipe.supervised_tokens,
+        trainable_parameters=weights,
+        flops=flops,
+    )
+    write_text(out / "training.json", record.model_dump_json(indent=2) + "\n")
 
 
 def make_classifier(
     task: str, params: Params, work: Path
-) -> tuple[Classifier, dict[str, Any] | None]:
+) -> tuple[Classifier, RecipeRecord | None]:
     """The classifier for `task`, and the numbers of the recipe if that trained it.
 
     Raises:
@@ -155,7 +181,7 @@ def make_classifier(
         seed=params.seed,
         load_generator=lambda: load_language_model(params.model, "base", work),
     )
-    return classifier, record.model_dump()
+    return classifier, record
 
 
 def load_agent(row: str, task: str, params: Params, folder: Path, work: Path) -> Agent:

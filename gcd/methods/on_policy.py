@@ -27,15 +27,16 @@ from gcd.data import PseudoData, read_pseudo_data
 from gcd.training.adapters import (
     conversation_term,
     fit_adapter,
+    fit_terms,
     prompt_generation_term,
     sft_weight,
 )
 from gcd.training.checkpoints import save_adapter
 from gcd.training.lora import attach_lora
 from gcd.training.on_policy import Replies, draw_states, on_policy_term, turn_states
+from gcd.training.prefixes import with_learning_rate
 from gcd.training.settings import OnPolicySettings, PromptGenerationSettings
 from gcd.training.terms import Term
-from gcd.training.trainer import train
 
 WARM_START = "warm_start"
 
@@ -108,16 +109,10 @@ def fit_on_policy(data: PseudoData, params: Params, out: Path, work: Path) -> No
     def save(weights: dict[str, Tensor]) -> None:
         save_adapter(adapted, weights, out / "adapter")
 
-    train(
-        adapted,
-        [on_policy_term(replies, states, settings)],
-        params.train.model_copy(update={"learning_rate": settings.learning_rate}),
-        epochs=1,
-        seed=params.seed,
-        work=work,
-        out=out,
-        save=save,
-    )
+    changed = with_learning_rate(params, settings.learning_rate)
+    changed.training = params.training.model_copy(update={"epochs": 1})
+    terms = [on_policy_term(replies, states, settings)]
+    fit_terms(adapted, terms, changed, out, work, save)
 
 
 def count_both(out: Path) -> None:

@@ -5,6 +5,7 @@ the paper has it; `prompt_prepending_<share>_with_prompt` is the same adapter be
 """
 
 import random
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,9 @@ from typing import Any
 from pydantic import Field
 
 from gcd.agents import load_adapted_agent
+from gcd.core.base_model import load_tokenizer
+from gcd.core.chat import prompt_ids
+from gcd.core.failures import by_itself
 from gcd.core.interfaces import Agent
 from gcd.core.params import Params
 from gcd.core.settings import Percentage, Section
@@ -54,9 +58,21 @@ def toss(prompted: list[Example], share: int, visits: list[Visit]) -> list[Examp
     ]
 
 
+def with_room(params: Params, prompt_tokens: int) -> Params:
+    """`params` with micro-batches that have room for a prompt in front.
+
+    Else no two examples share one, and each reads the prompt for itself: 23 against 12 s a step.
+    """
+    changed = copy(params)
+    tokens = params.train.micro_batch_tokens + prompt_tokens
+    changed.train = params.train.model_copy(update={"micro_batch_tokens": tokens})
+    return changed
+
+
 def fit(task: str, params: Params, out: Path, work: Path) -> None:
     """Train an adapter for each share into `out/<row>/adapter/`."""
     data = read_pseudo_data(task)
+    room = len(prompt_ids(load_tokenizer(), data.prompt_messages))
     for share in params.method.shares:
 
         def terms(base: Any, tokenizer: Any, share: int = share) -> list[Term]:
@@ -66,7 +82,8 @@ def fit(task: str, params: Params, out: Path, work: Path) -> None:
             )
             return [replace(term, visit=partial(toss, behind, share))]
 
-        fit_adapter(params, terms, out / row(share), work / row(share))
+        with by_itself(out / row(share)):
+            fit_adapter(with_room(params, room), terms, out / row(share), work / row(share))
 
 
 def load_agent(row: str, task: str, params: Params, folder: Path, work: Path) -> Agent:

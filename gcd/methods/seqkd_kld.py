@@ -13,6 +13,7 @@ from gcd.core.params import Params
 from gcd.core.settings import Section
 from gcd.data import read_pseudo_data
 from gcd.training.adapters import fit_adapter, imitation_term
+from gcd.training.flops import add_flops, count_flops
 from gcd.training.settings import DivergenceSettings
 from gcd.training.terms import Term
 
@@ -31,12 +32,15 @@ def rows(settings: Settings) -> list[str]:
 def fit(task: str, params: Params, out: Path, work: Path) -> None:
     """Train the adapter into `out/adapter/`."""
     data = read_pseudo_data(task)
+    counter = count_flops()  # of reading the teacher
 
     def terms(base: Any, tokenizer: Any) -> list[Term]:
         divergence = params.method.divergence
-        return [imitation_term(base, tokenizer, data, params, 1.0, divergence)]
+        with counter:
+            return [imitation_term(base, tokenizer, data, params, 1.0, divergence)]
 
     fit_adapter(params, terms, out, work)
+    add_flops(out, counter)
 
 
 def load_agent(row: str, task: str, params: Params, folder: Path, work: Path) -> Agent:

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from gcd.agents import load_prefix_agent
 from gcd.core.base_model import load_base
+from gcd.core.failures import by_itself
 from gcd.core.interfaces import Agent
 from gcd.core.params import Params
 from gcd.core.settings import Count, Positive, Section
@@ -70,7 +71,8 @@ def fit(task: str, params: Params, out: Path, work: Path) -> None:
             [ids[place] for place in spread(slots, len(ids))],
             checkpointing=params.train.gradient_checkpointing,
         )
-        fit_prefix(model, term, changed, out / row(slots), work / row(slots))
+        with by_itself(out / row(slots)):
+            fit_prefix(model, term, changed, out / row(slots), work / row(slots))
 
 
 def load_agent(row: str, task: str, params: Params, folder: Path, work: Path) -> Agent:

@@ -4,6 +4,8 @@ torch's counter knows the kernels of a GPU; here the CPU's attention and product
 are told to it. One multiply-add is 2 FLOPs, as in `gcd/cost.py`.
 """
 
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +14,8 @@ from torch.utils.flop_counter import (
     sdpa_backward_flop_count,
     sdpa_flop_count,
 )
+
+from gcd.core.records import write_text
 
 aten = torch.ops.aten
 
@@ -41,3 +45,10 @@ def count_flops() -> FlopCounterMode:
             aten.addmm_: _product,
         },
     )
+
+
+def add_flops(folder: Path, counter: FlopCounterMode) -> None:
+    """Add to `folder`/training.json what was computed before the training itself."""
+    record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    record["flops"] += counter.get_total_flops()
+    write_text(folder / "training.json", json.dumps(record, indent=2) + "\n")
