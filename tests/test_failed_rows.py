@@ -13,7 +13,7 @@ from gcd.core.failures import memory_is_the_row_s_own
 from gcd.report.transcripts import escape
 from tests.miniature import repro, run_module
 
-# One cannot be trained; of the other's two rows one cannot be played.
+# One cannot be trained; of another's rows one cannot be played, of the third's one be trained.
 METHODS = {
     "diverging": """
 from gcd.core.errors import RowFailure
@@ -52,10 +52,36 @@ def load_agent(row, task, params, folder, work):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
     return load_base_agent(params, [], work)
 """,
+    "partly": """
+from gcd.agents import load_base_agent
+from gcd.core.errors import RowFailure
+from gcd.core.failures import by_itself
+from gcd.core.records import write_text
+from gcd.core.settings import Section
+
+class Settings(Section):
+    pass
+
+def rows(settings):
+    return ["partly_1", "partly_2", "partly_2_with_prompt"]
+
+def fit(task, params, out, work):
+    for number in (2, 1):
+        with by_itself(out / f"partly_{number}"):
+            write_text(out / f"partly_{number}/note.md", "Begun.")
+            if number == 2:
+                raise RowFailure("The loss is inf at step 7.")
+
+def load_agent(row, task, params, folder, work):
+    assert row == "partly_1"
+    return load_base_agent(params, [], work)
+""",
 }
 REASONS = {
     "diverging_b": "The loss is nan at step 1.",
     "diverging_a": "The loss is nan at step 1.",
+    "partly_2": "The loss is inf at step 7.",
+    "partly_2_with_prompt": "The loss is inf at step 7.",
     "too_large_9": "out of memory: [enforce fail] DefaultCPUAllocator: can't allocate memory",
 }
 TABLES = ("results", "costs", "relative_costs", "training", "behaviour")
@@ -69,7 +95,8 @@ def add_methods(reproduced: Path, folder: Path) -> Path:
     yaml = YAML()
     params = yaml.load(folder / "params.yaml")
     first = params["methods"].pop("full_prompt")  # the new ones go before all others
-    params["methods"] = {"full_prompt": first, "too_large": {}, "diverging": {}} | params["methods"]
+    new = {"full_prompt": first, "too_large": {}, "diverging": {}, "partly": {}}
+    params["methods"] = new | params["methods"]
     yaml.dump(params, folder / "params.yaml")
     return folder
 
@@ -112,10 +139,10 @@ def test_the_report_is_written_with_failed_rows(
     assert [path.name for path in left.iterdir()] == ["failed.json"]
     for name in ("scores", "costs", "probe_scores"):
         rows = json.loads((folder / f"reports/{name}.json").read_text())["os_interaction"]
-        assert set(rows) == {"full_prompt", "too_large_1", "no_prompt", "seqkd", "gcd"}
+        assert set(rows) == {"full_prompt", "too_large_1", "partly_1", "no_prompt", "seqkd", "gcd"}
     report = (folder / "reports/report.md").read_text()
     order = [*["full_prompt", "too_large_9", "too_large_1", "diverging_b", "diverging_a"]]
-    order += ["no_prompt", "seqkd", "gcd"]
+    order += ["partly_1", "partly_2", "partly_2_with_prompt", "no_prompt", "seqkd", "gcd"]
     for name in ("summary", *(f"os_interaction_{part}" for part in TABLES)):
         table = (folder / f"reports/tables/{name}.md").read_text()
         assert table in report

@@ -189,7 +189,5 @@ def test_two_processes_sample_and_train_what_one_does(
     two = copy(cell, tmp_path / "two")
     run_fit(two, *command("on_policy", 2))
     one = copy(one, tmp_path / "one")
-    for folder in (one, two):  # the second phase has no list of examples
-        (trained(folder) / "examples.json").write_text("")
     # A divergence is a difference of numbers a thousand times as large.
     assert_equal_training(one, two, "on_policy", absolute=1e-6)

@@ -5,9 +5,11 @@ from functools import partial
 
 import torch
 
-from gcd.methods.prompt_prepending import Settings, rows, toss
+from gcd.core.params import Params
+from gcd.methods.prompt_prepending import Settings, rows, toss, with_room
 from gcd.training.losses import Example, pack, read_ids, token_loss_sum
 from gcd.training.terms import Term, Visit, micro_batches
+from tests.settings import sections
 
 PLAIN = [Example([k, k + 1, k + 2], [False, True, True]) for k in range(5)]
 PROMPTED = [Example([90, 91, *one.ids], [False, False, *one.supervised]) for one in PLAIN]
@@ -40,9 +42,12 @@ def test_the_coin_depends_on_seed_and_visit_only():
     assert together == [toss(PROMPTED, 50, [visit])[0] for visit in visits]
 
 
-def test_the_labels_are_those_without_the_prompt():
-    for plain, prompted in zip(PLAIN, PROMPTED, strict=True):
-        assert [prompted.ids[p] for p in prompted.labels] == [plain.ids[p] for p in plain.labels]
+def test_micro_batches_have_room_for_the_prompt_and_nothing_else_changes():
+    params = Params(sections("train"), {})
+    changed = with_room(params, 700)
+    before = params.train.model_dump()
+    assert changed.train.micro_batch_tokens == before["micro_batch_tokens"] + 700
+    assert changed.train.model_dump() | before == before
 
 
 def test_rows_come_with_and_without_the_prompt():
