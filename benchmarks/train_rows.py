@@ -81,7 +81,10 @@ def fit(folder: Path, task: str, method: str) -> Fit:
     if status:
         last = (folder / "log").read_text(encoding="utf-8").strip().splitlines()[-1:]
         raise UserError(f"`fit {task} {method}` failed: {' '.join(last)}")
-    records = (folder / "models" / task / method).rglob("training.json")
+    trained = folder / "models" / task / method
+    # A first phase has a record of its own, which the row's counts as well.
+    rows = [path for path in (trained, *sorted(trained.glob(f"{method}_*"))) if path.is_dir()]
+    records = [path / "training.json" for path in rows if (path / "training.json").exists()]
     tokens = sum(json.loads(path.read_text(encoding="utf-8"))["read_tokens"] for path in records)
     return Fit(taken, used.ru_maxrss * 1024, tokens)
 

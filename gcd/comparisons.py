@@ -63,12 +63,12 @@ def cases(row: Row, metric: str) -> Values:
 
 
 def paired_p(ours: Values, others: Values, draws: int, seed: int) -> float:
-    """Two-sided p of the sign-flip test of the mean difference; 1 where no case differs.
+    """Two-sided p of the sign-flip test of the mean difference; 1 if none differs, or of one case.
 
     Exact if there are at most `draws` ways to flip, else from `draws` draws: at least
     1 / (draws + 1).
     """
-    if (ours == others).all():
+    if len(ours) < 2 or (ours == others).all():
         return 1.0
     found = permutation_test(
         (ours, others),

@@ -17,6 +17,7 @@ They have a file of their own, reports/probe_scores.json, since they are measure
 episodes: scores.json stays comparable with what other runs recorded of it.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import exp
 from pathlib import Path
@@ -45,8 +46,8 @@ class ProbedRow:
 ProbedRows = dict[str, ProbedRow | FailedRow]  # of one task, by name
 
 
-def read_probes(folder: Path) -> dict[str, ProbedRows]:
-    """Read `folder`/TASK/METHOD/ROW/ into {task: {row: ProbedRow or FailedRow}}.
+def read_probes(folder: Path, methods: Collection[str]) -> dict[str, ProbedRows]:
+    """Read `folder`/TASK/METHOD/ROW/ of `methods` into {task: {row: ProbedRow or FailedRow}}.
 
     Raises UserError if there is nothing, if a file is bad or empty, if a task has no row
     `full_prompt`, or if a row was probed with other texts, answers or requests.
@@ -54,6 +55,8 @@ def read_probes(folder: Path) -> dict[str, ProbedRows]:
     tasks: dict[str, ProbedRows] = {}
     for path in sorted(path for path in folder.glob("*/*/*") if path.is_dir()):
         task, method, name = path.relative_to(folder).parts
+        if method not in methods:  # another profile left it
+            continue
         tasks.setdefault(task, {})[name] = _read_row(path, method)
     if not tasks:
         raise UserError(
@@ -103,7 +106,7 @@ def _check_same(task: str, rows: dict[str, ProbedRow]) -> None:
         if asked(row) != asked(rows[FULL_PROMPT]):
             raise UserError(
                 f"{task}, row {name!r}: was probed with other texts, answers or requests than "
-                f"{FULL_PROMPT!r}. Run `dvc repro`; delete the folder of a method that is gone."
+                f"{FULL_PROMPT!r}. Run `dvc repro`."
             )
 
 

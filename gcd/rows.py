@@ -6,6 +6,7 @@ failed left nothing but the reason. Rows are only comparable over the same sampl
 checks that.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,23 +46,25 @@ class FailedRow:
 Rows = dict[str, Row | FailedRow]  # of one task, by name
 
 
-def read_rows(folder: Path) -> dict[str, Rows]:
-    """Read `folder`/TASK/METHOD/ROW/ into {task: {row: Row or FailedRow}}.
+def read_rows(folder: Path, methods: Collection[str]) -> dict[str, Rows]:
+    """Read `folder`/TASK/METHOD/ROW/ of `methods` into {task: {row: Row or FailedRow}}.
 
-    The rows of a method come in the order of its rows.json. Raises UserError if there is nothing,
-    if a file is bad, if a task has no row `full_prompt` that played, if two methods of a task fill
-    the same row, or if its rows did not play the same samples.
+    Folders of other methods, which another profile left, are none of the run's. The rows of a
+    method come in the order of its rows.json. Raises UserError if there is nothing, if a file is
+    bad, if a task has no row `full_prompt` that played, if two methods of a task fill the same row,
+    or if its rows did not play the same samples.
     """
     tasks: dict[str, Rows] = {}
     for path in sorted(path for path in folder.glob("*/*") if path.is_dir()):
         task, method = path.relative_to(folder).parts
+        if method not in methods:
+            continue
         rows = tasks.setdefault(task, {})
         for name in _read_names(path / "rows.json"):
             if name in rows:
                 raise UserError(
                     f"{path}: expected one method to fill row {name!r} of task {task!r}, but "
-                    f"{rows[name].method!r} fills it too. Delete the folder of the method that is "
-                    "gone."
+                    f"{rows[name].method!r} fills it too. Rename a row of one of them."
                 )
             rows[name] = _read_row(path / name, method)
     if not tasks:

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 from gcd.core.base_model import load_tokenizer
-from gcd.core.params import read_params
+from gcd.core.params import load_file, read_params
 from gcd.core.records import write_text
 from gcd.core.stage import run
 from gcd.cost import cost_tasks, read_model
@@ -24,7 +24,9 @@ COSTS = Path("reports/costs.json")
 
 
 def main() -> None:
-    tasks = {task: played(rows) for task, rows in read_rows(EPISODES).items()}
+    tasks = {
+        task: played(rows) for task, rows in read_rows(EPISODES, load_file()["methods"]).items()
+    }
     model = read_model(MODELS / "base/model.json")
     tokenizer = load_tokenizer()
     data = {}

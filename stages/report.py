@@ -14,7 +14,7 @@ from gcd.core.stage import run
 from gcd.cost import read_model
 from gcd.experiments import showing
 from gcd.probe_scores import read_probes
-from gcd.report import further_rows, measured, probe_tables, provenance
+from gcd.report import compressed, further_rows, measured, probe_tables, provenance
 from gcd.report.cost_tables import Costs
 from gcd.report.markdown import Sections, write_report
 from gcd.report.results import TaskResults, order_rows, read_losses
@@ -51,8 +51,8 @@ def task_results(
 def main() -> None:
     params = read_params("seed", "methods", "score", "report")
     names = ("scores", "costs", "comparisons")
-    scores, costs, compared = (read_json(REPORTS / f"{name}.json") for name in names)
-    rows = read_rows(REPORTS / "episodes")
+    scores, costs, comparisons = (read_json(REPORTS / f"{name}.json") for name in names)
+    rows = read_rows(REPORTS / "episodes", params.methods)
     for name, known in (("scores.json", scores), ("costs.json", costs)):
         missing = [
             f"{task}/{row}"
@@ -68,7 +68,7 @@ def main() -> None:
             found,
             order_rows(found, params.methods),
             scores[task],
-            compared[task],
+            comparisons[task],
             costs[task],
         )
         for task, found in rows.items()
@@ -80,11 +80,12 @@ def main() -> None:
     prompt_tokens = {task: costs[task][FULL_PROMPT]["prompt_tokens"] for task in rows}
     behaviour = probe_tables.write_section(
         results,
-        read_probes(REPORTS / "probes"),
+        read_probes(REPORTS / "probes", params.methods),
         read_json(REPORTS / "probe_scores.json"),
         REPORTS / "tables",
     )
     sections = Sections(
+        compressed=compressed.render(results, MODELS),
         behaviour=behaviour,
         further=further_rows.render(further_rows.read_run(), results),
         experiments=showing.render(results, params.seed, REPORTS),

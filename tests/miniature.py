@@ -47,11 +47,12 @@ def make_repository(folder: Path, taught: Path) -> Path:
     for name in ("gcd", "stages", "data/prompts", "data/probes"):
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
-    for name in ("reports/ablations", "reports/seeds", "experiments"):
+    for name in ("reports/ablations", "reports/seeds", "reports/benchmarks", "experiments"):
         (folder / name).mkdir(parents=True)
     # Definitions as they are, and no records: the folders, as git keeps them.
     kept = [f"reports/{name}/.gitkeep" for name in ("ablations", "seeds")]
     kept += ["experiments/ablations.yaml", "reports/further_rows.json"]
+    kept += [f"reports/benchmarks/{name}.json" for name in ("inference", "stages", "host")]
     for name in ("dvc.yaml", ".gitignore", ".dvcignore", *kept):
         shutil.copy(ROOT / name, folder / name)
     shutil.copytree(taught, folder / "mine")

@@ -224,7 +224,7 @@ SYNTHESIS = {
     "make_reasons",
     "make_pseudo_conversations",
 }
-FIT = {"fit", "run_episodes", "score", "measure_cost", "report"}
+FIT = {"fit", "run_episodes", "probe_behaviour", "score", "measure_cost", "report"}
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = exported.make_home(tmp_path_factory.mktemp("home"))
     with chdir(folder):
         write_exports(
-            TASK, METHOD, Path("exports/talk"), merged=True, gguf=[], again="again", replace=False
+            TASK,
+            METHOD,
+            Path("exports/talk"),
+            at=Path("exports/talk"),
+            merged=True,
+            gguf=[],
+            again="again",
+            replace=False,
         )
     return folder
 
@@ -56,7 +63,9 @@ def inside(home: Path, monkeypatch) -> Path:
 
 def export(to: str, *, merged: bool = False, replace: bool = False) -> Path:
     """The adapter, without GGUF files."""
-    write_exports(TASK, METHOD, Path(to), merged=merged, gguf=[], again="again", replace=replace)
+    write_exports(
+        TASK, METHOD, Path(to), at=Path(to), merged=merged, gguf=[], again="again", replace=replace
+    )
     return Path(to)
 
 
@@ -177,7 +186,14 @@ def test_rows_without_an_adapter(inside: Path, tmp_path: Path, monkeypatch) -> N
     exported.in_copy(inside, tmp_path / "copy", monkeypatch, Path("params.yaml").read_text())
     with pytest.raises(UserError, match=rf"no_prompt/adapter: expected a LoRA.*{TASK} {METHOD}\."):
         write_exports(
-            TASK, "no_prompt", Path("x"), merged=False, gguf=[], again="again", replace=False
+            TASK,
+            "no_prompt",
+            Path("x"),
+            at=Path("x"),
+            merged=False,
+            gguf=[],
+            again="again",
+            replace=False,
         )
     config = Path("models", TASK, METHOD, "adapter/adapter_config.json")
     config.write_text(config.read_text().replace('"LORA"', '"CARTRIDGE"'))

@@ -53,7 +53,14 @@ def test_the_readme_s_programs_answer_as_the_row_does(home: Path, expected: list
     """Adapter and merged model, in one fresh process that knows nothing of this repository."""
     with chdir(home):
         write_exports(
-            TASK, METHOD, Path("exports/talk"), merged=True, gguf=[], again="again", replace=False
+            TASK,
+            METHOD,
+            Path("exports/talk"),
+            at=Path("exports/talk"),
+            merged=True,
+            gguf=[],
+            again="again",
+            replace=False,
         )
     folder = home / "exports/talk"
     adapted, merged = programs(folder / "README.md")
@@ -94,7 +101,14 @@ def served(home: Path, converters: Path, monkeypatch) -> Path:
     with chdir(home):
         to = Path("exports/g")
         write_exports(
-            TASK, METHOD, to, merged=False, gguf=["merged", "adapter"], again="again", replace=True
+            TASK,
+            METHOD,
+            to,
+            at=to,
+            merged=False,
+            gguf=["merged", "adapter"],
+            again="again",
+            replace=True,
         )
     return home / "exports/g"
 

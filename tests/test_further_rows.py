@@ -91,3 +91,7 @@ def test_a_row_that_is_taken_out_stays_in_the_report(reproduced: Path, tmp_path:
     head, tail = (folder / "reports/report.md").read_text().split("## Further rows\n")
     assert line in tail
     assert line not in head
+    # Its folders are still there, and count for nothing.
+    assert (folder / "reports/episodes/os_interaction/seqkd").exists()
+    for name in ("scores", "costs", "comparisons", "probe_scores", "metrics"):
+        assert "seqkd" not in (folder / f"reports/{name}.json").read_text()

@@ -92,21 +92,22 @@ def write_row(folder: Path, row: ProbedRow) -> None:
 
 def test_what_was_written_is_read_and_failures_stay_failures(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="found none"):
-        read_probes(tmp_path)
+        read_probes(tmp_path, ["mine", FULL_PROMPT])
     write_row(tmp_path / "os/mine/a", PROBED["gcd"])
     with pytest.raises(UserError, match="expected probes of a row 'full_prompt'"):
-        read_probes(tmp_path)
+        read_probes(tmp_path, ["mine", FULL_PROMPT])
     write_row(tmp_path / "os/full_prompt/full_prompt", PROBED[FULL_PROMPT])
+    write_row(tmp_path / "os/gone/gone", PROBED["gcd"])  # another profile left it
     write_failure(tmp_path / "os/mine/b", "os, b", RowFailure("out of memory"))
-    rows = read_probes(tmp_path)["os"]
+    rows = read_probes(tmp_path, ["mine", FULL_PROMPT])["os"]
     assert rows["b"] == FailedRow("mine", "out of memory")
     assert probed(rows) == {"a": PROBED["gcd"], FULL_PROMPT: PROBED[FULL_PROMPT]}
     write_row(tmp_path / "os/mine/a", replace(PROBED["gcd"], texts=PROBED["gcd"].texts[:2]))
     with pytest.raises(UserError, match="row 'a': was probed with other texts"):
-        read_probes(tmp_path)
+        read_probes(tmp_path, ["mine", FULL_PROMPT])
     write_row(tmp_path / "os/mine/a", replace(PROBED["gcd"], extractions=[]))
     with pytest.raises(UserError, match="found a file without any"):
-        read_probes(tmp_path)
+        read_probes(tmp_path, ["mine", FULL_PROMPT])
 
 
 def write(folder: Path, results: TaskResults, rows: ProbedRows) -> str:

@@ -1,5 +1,6 @@
 """Many rows, failed rows and silent rows in the report's tables, sentences and figures."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from gcd.report.cost_tables import (
     training_table,
 )
 from gcd.report.markdown import shown_tables, write_report
-from gcd.report.results import TaskResults, read_losses
+from gcd.report.results import TaskResults, loss_terms, read_losses
 from gcd.report.sentences import summarise, summarise_recall, summarise_trouble
 from gcd.report.tables import summary_table, with_failures
 from tests.test_reporting import LEFT_OUT, MODEL, ROWS, SCORE, SECTIONS, make_results
@@ -145,8 +146,13 @@ def test_losses_are_read_for_trained_methods_only(tmp_path: Path) -> None:
     # A method of one row, one of a row each, and one that trains once for all its rows.
     for folder in ("gcd", "icae/icae_32", "icae/icae_8", "cut"):
         (tmp_path / folder).mkdir(parents=True)
-        frame.to_csv(tmp_path / folder / "loss.csv", index=False)
-    assert list(read_losses(tmp_path, rows)) == ["gcd", "icae_8", "icae_32", "cut"]
+        frame.assign(entropy=1.0).to_csv(tmp_path / folder / "loss.csv", index=False)
+        terms = {name: {"weights": {name: 1.0}} for name in ("sft", "prompt_generation")}
+        (tmp_path / folder / "examples.json").write_text(json.dumps(terms), encoding="utf-8")
+    losses = read_losses(tmp_path, rows)
+    assert list(losses) == ["gcd", "icae_8", "icae_32", "cut"]
+    # A number that was measured beside the losses is none of them.
+    assert loss_terms(losses["cut"]) == ["sft", "prompt_generation", "loss"]
     (tmp_path / "gcd/loss.csv").write_text("step,loss\n1,2\n", encoding="utf-8")
     with pytest.raises(UserError, match="learning_rate"):
         read_losses(tmp_path, rows)

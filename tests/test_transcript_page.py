@@ -243,7 +243,7 @@ def test_only_the_pages_own_script_and_style_may_be_used(tmp_path: Path) -> None
         digest = hashlib.sha256(source.encode()).digest()
         assert rules[f"{kind}-src"] == f"'sha256-{base64.b64encode(digest).decode()}'"
     assert not page.xpath("//@style | //@src | //@onclick | //link")
-    assert set(page.xpath("//@href")) == {"#", "report.md"}
+    assert set(page.xpath("//@href")) == {"#", "report.html"}
     assert page.xpath("//noscript")
 
 

@@ -143,9 +143,10 @@ def render_ablations(
         parts.append(
             paragraph(
                 f"The row {escape(defined.method)} of {escape(defined.task)} with one thing "
-                "changed at a time: trained and played once each by `make ablations`, on the same "
-                "test samples, with one seed. Recorded in reports/ablations; the point (default) "
-                "is the row above, and came out the same there."
+                "changed at a time, and what must change with it: trained and played once each by "
+                "`make ablations`, on the same test samples, with one seed. Recorded in "
+                "reports/ablations; the point (default) is the row above, and came out the same "
+                "there."
             )
         )
     for names, what, then in (
@@ -251,8 +252,11 @@ def render(results: list[TaskResults], seed: int, folder: Path) -> str:
     found = {name: read_record(ablation_file(name), ABLATION_COLUMNS) for name in defined.ablations}
     records = {name: record for name, record in found.items() if record is not None}
     parts = [render_ablations(defined, records, results, folder)]
+    seeded = {here.task: read_record(seeds_file(here.task), SEED_COLUMNS) for here in results}
     for here in results:
-        record = read_record(seeds_file(here.task), SEED_COLUMNS)
+        record = seeded[here.task]
         if record is not None:
             parts.append(render_seeds(record, here, seed, folder))
+    if all(record is None for record in seeded.values()):
+        parts += ["## Seeds", "Not recorded yet. `make seeds` runs them."]
     return "\n\n".join(parts)

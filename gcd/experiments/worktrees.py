@@ -33,7 +33,7 @@ BASE = Path("models/base")
 SUMMARIES = ["score", "measure_cost"]
 SCORES, COSTS = Path("reports/scores.json"), Path("reports/costs.json")
 # An experiment is of a commit: these must be as the commit has them.
-CODE = ["gcd", "stages", "data/prompts", "dvc.yaml", "dvc.lock", str(FILE)]
+CODE = ["gcd", "stages", "experiments", "data/prompts", "dvc.yaml", "dvc.lock", str(FILE)]
 # Twice: git locks a worktree while it makes it, and a kill leaves that lock.
 FORCE = ["--force", "--force"]
 PR_SET_PDEATHSIG = 1  # Linux, prctl(2)

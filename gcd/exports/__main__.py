@@ -38,6 +38,7 @@ def main() -> None:
             options.task,
             options.row,
             options.to,
+            at=options.to,
             merged=options.merged,
             gguf=options.gguf,
             again=f"python -m gcd.exports {options.task} {options.row} --to NEW_FOLDER",

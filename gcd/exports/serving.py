@@ -2,12 +2,10 @@
 
 import json
 from dataclasses import dataclass
-from typing import Literal
 
 from gcd.core.settings import ModelSettings
 from gcd.exports.base import BaseModel
-
-Gguf = Literal["adapter", "merged"]
+from gcd.exports.settings import Gguf
 
 ADAPTER_FILE, MERGED_FILE = "adapter.gguf", "merged.gguf"
 PORT = 8080  # llama-server's own

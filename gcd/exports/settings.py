@@ -1,6 +1,7 @@
 """gcd/exports/settings.yaml, typed, without defaults."""
 
 from pathlib import Path
+from typing import Literal
 
 from ruamel.yaml import YAML
 
@@ -8,6 +9,7 @@ from gcd.core.params import check_section
 from gcd.core.settings import Section
 
 FILE = Path(__file__).with_name("settings.yaml")
+Gguf = Literal["adapter", "merged"]  # what there may be a GGUF file of
 
 
 class ConverterSettings(Section):

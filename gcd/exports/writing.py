@@ -21,8 +21,8 @@ from gcd.exports.base import BaseModel, describe_base
 from gcd.exports.card import render_card
 from gcd.exports.converter import convert_adapter, convert_model, fetch_converter
 from gcd.exports.facts import Facts, read_facts, sha256
-from gcd.exports.serving import ADAPTER_FILE, MERGED_FILE, Gguf, Served
-from gcd.exports.settings import read_settings
+from gcd.exports.serving import ADAPTER_FILE, MERGED_FILE, Served
+from gcd.exports.settings import Gguf, read_settings
 
 MANIFEST = "export.json"  # what makes a folder an export
 
@@ -120,22 +120,22 @@ def write_manifest(facts: Facts, model: dict[str, Any], converted: bool, new: Pa
 
 
 def fill(
-    facts: Facts, to: Path, merged: bool, gguf: list[Gguf], again: str, new: Path, work: Path
+    facts: Facts, at: Path, merged: bool, gguf: list[Gguf], again: str, new: Path, work: Path
 ) -> None:
-    """Write all of an export that will be called `to` into the folder `new`."""
+    """Write all of an export that will stand at `at` into the folder `new`."""
     params = read_params("model", "run_episodes")
     tokenizer, model = load_tokenizer(), read_json(BASE / "model.json")
     greedy = greedy_settings(tokenizer, params.run_episodes.max_new_tokens)
-    base = describe_base(model, read_settings(), to)
+    base = describe_base(model, read_settings(), at)
     write_adapter(facts, base, tokenizer, greedy, new / "adapter")
     if merged or "merged" in gguf:
         write_merged(params, facts.adapter, greedy, work / "merged")
     if gguf:
-        write_ggufs(gguf, params, facts, to.name, new, work)
+        write_ggufs(gguf, params, facts, at.name, new, work)
     if merged:
         (work / "merged").replace(new / "merged")
     served = Served(
-        name=to.name,
+        name=at.name,
         base=base,
         merged=merged,
         gguf=gguf,
@@ -159,6 +159,7 @@ def write_exports(
     row: str,
     to: Path,
     *,
+    at: Path,
     merged: bool,
     gguf: Collection[Gguf],
     again: str,
@@ -168,7 +169,8 @@ def write_exports(
 
     Args:
         task, row: of models/TASK/ROW/adapter, a LoRA adapter.
-        to: the folder; its name is what servers call the model.
+        to: the folder that is written.
+        at: where it will stand in the end; its name is what servers call the model.
         merged: write the merged model too.
         gguf: which GGUF files to write too.
         again: the command that exports the row, for the card; options that ask for more follow it.
@@ -178,9 +180,9 @@ def write_exports(
         UserError: `to` is taken, the row has no LoRA adapter or failed, a record is missing or
             bad, 4-bit weights are to be merged, or llama.cpp's converters are not to be had.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", to.name):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", at.name):
         raise UserError(
-            f"{to}: the folder's name is what servers call the model. Use letters, digits, dots, "
+            f"{at}: the folder's name is what servers call the model. Use letters, digits, dots, "
             "underscores and hyphens."
         )
     check_target(to, replace=replace)
@@ -190,7 +192,7 @@ def write_exports(
         for folder in (new, work):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-        fill(facts, to, merged, sorted(set(gguf)), again, new, work)
+        fill(facts, at, merged, sorted(set(gguf)), again, new, work)
         for file in (path for path in new.rglob("*") if path.is_file()):
             file.chmod(0o644)  # safetensors writes for its user alone, and a server may be another
         check_target(to, replace=replace)
@@ -201,4 +203,4 @@ def write_exports(
         for folder in (new, work):
             shutil.rmtree(folder, ignore_errors=True)
     held = ", ".join(sorted(path.name for path in to.iterdir()))
-    logging.info("%s holds %s. How to serve it: %s", to, held, to / "README.md")
+    logging.info("%s holds %s. How to serve it: %s", at, held, at / "README.md")

@@ -14,7 +14,7 @@ from jinja2 import TemplateError
 from gcd.core.chat import prompt_ids
 from gcd.core.errors import UserError
 from gcd.core.prompt import parse_prompt, read_prompt_text
-from gcd.exports.serving import Gguf
+from gcd.exports.settings import Gguf
 from gcd.internalize.formats import Format, read_format
 from gcd.internalize.settings import PromptSettings
 from gcd.tasks.custom.inputs import read_lines

@@ -1,6 +1,5 @@
 """From what is asked for to the finished export, step by step; each goes on after a kill."""
 
-import hashlib
 import json
 import logging
 import shutil
@@ -11,12 +10,12 @@ from typing import Any
 from gcd.core.base_model import BASE, load_tokenizer
 from gcd.core.errors import UserError
 from gcd.core.interfaces import load_method
-from gcd.core.params import check_sections, read_params
+from gcd.core.params import check_sections, load_file, read_params
 from gcd.core.records import FULL_PROMPT, PseudoInput, read_json, read_records, write_text
 from gcd.cost import read_model
-from gcd.data import pseudo_folder
+from gcd.data import prompt_file, pseudo_folder
 from gcd.experiments.worktrees import SUMMARIES
-from gcd.exports.facts import FIDELITY, find_adapter
+from gcd.exports.facts import FIDELITY, find_adapter, sha256
 from gcd.exports.writing import write_exports
 from gcd.internalize.agreement import Cosines, score_rows
 from gcd.internalize.checks import (
@@ -113,7 +112,7 @@ def internalize(asked: Asked, settings: Settings) -> Path:
 
 def adapter_hash(previous: Path) -> str:
     """SHA-256 of the weights of an export's adapter."""
-    return hashlib.sha256((previous / ADAPTER / WEIGHTS).read_bytes()).hexdigest()
+    return sha256(previous / ADAPTER / WEIGHTS)
 
 
 def with_student(settings: Settings, names: dict[str, str]) -> Settings:
@@ -157,11 +156,12 @@ def evaluate(
     """Measure everything. Runs in the worktree's folder."""
     params = read_params("seed", "score")
     bootstrap = Bootstrap(params.score.confidence, params.score.bootstrap_samples, params.seed)
-    rows: Rows = read_rows(EPISODES)[TASK]
+    methods = load_file()["methods"]
+    rows: Rows = read_rows(EPISODES, methods)[TASK]
     measured = measure(rows)
     scores = score_rows(measured, asked.format, cosines, bootstrap)
     probes = read_json(REPORTS / "probe_scores.json")[TASK]
-    probing = read_probes(REPORTS / "probes")[TASK]
+    probing = read_probes(REPORTS / "probes", methods)[TASK]
     failed = failures(rows) | {
         name: row.reason for name, row in probing.items() if isinstance(row, FailedRow)
     }
@@ -170,7 +170,7 @@ def evaluate(
     trained_on = [
         one.text for one in read_records(pseudo_folder(TASK) / "inputs.jsonl", PseudoInput)
     ]
-    digest = hashlib.sha256(asked.prompt.encode()).hexdigest()
+    digest = sha256(prompt_file(TASK))
     drift = None
     if before is not None and student not in failed:
         drift = measure_drift(
@@ -280,7 +280,7 @@ def write_adapter(asked: Asked, folder: Path, outcome: Outcome) -> Path:
     Raises:
         UserError: see `write_exports`.
     """
-    new = (UNFINISHED / asked.name).absolute()
+    new, at = (UNFINISHED / asked.name).absolute(), (EXPORTS / asked.name).absolute()
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     with chdir(folder):
@@ -300,6 +300,7 @@ def write_adapter(asked: Asked, folder: Path, outcome: Outcome) -> Path:
             TASK,
             outcome.student,
             new,
+            at=at,
             merged=asked.merged,
             gguf=asked.gguf,
             again=again,

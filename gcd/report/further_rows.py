@@ -147,7 +147,7 @@ def main() -> None:
     methods = list(load_file()["methods"])
     scores, costs = (read_json(REPORTS / f"{name}.json") for name in ("scores", "costs"))
     tasks = {}
-    for task, rows in read_rows(REPORTS / "episodes").items():
+    for task, rows in read_rows(REPORTS / "episodes", methods).items():
         order = order_rows(rows, methods)
         absent = [row for row in order if row in played(rows) and row not in scores[task]]
         if absent:

@@ -40,10 +40,12 @@ from gcd.report.transcripts import escape, render_samples
 class Sections:
     """Parts of the report that other modules render; an empty one is left out.
 
-    behaviour: what rows forgot and leak. further: rows of a wider profile. experiments: ablations
-    and seeds. measured: seconds. provenance: where it all comes from.
+    compressed: what is left of a prompt. behaviour: what rows forgot and leak. further: rows of a
+    wider profile. experiments: ablations and seeds. measured: seconds. provenance: where it all
+    comes from.
     """
 
+    compressed: str
     behaviour: str
     further: str
     experiments: str
@@ -53,7 +55,8 @@ class Sections:
 
 SUMMARY_NOTE = (
     "Percent. Score is the benchmark's own metric: success rate (OS interaction), step success "
-    "rate (web browsing), reward (web shopping)."
+    "rate (web browsing), reward (web shopping). Where all samples came out alike, the bootstrap's "
+    "interval has no width: that is no certainty."
 )
 TRAINING_NOTE = (
     "Supervised tokens carry a loss, counted each time they are trained on; training GFLOP (10^9) "
@@ -66,7 +69,8 @@ LEFT_OUT_NOTE = (
 )
 COMPARED_NOTE = (
     "The row minus the other one, in points, on the same samples or states; intervals are the "
-    "paired bootstrap's, p values are corrected by Holm's method for the number of rows."
+    "paired bootstrap's, p values are corrected by Holm's method for the number of rows. Valid "
+    "actions are compared as each episode's share, which the results' pooled rate need not equal."
 )
 BREAK_EVEN_NOTE = (
     "After how many sessions (the mean of full_prompt's episodes, its turns held fixed) the FLOPs "
@@ -267,7 +271,8 @@ def write_report(
         shown = draw_figures(found, folder / "figures")
         parts.append(render_task(found, settings, shown))
         write_tables(found, settings.confidence, folder / "tables")
-    parts += [sections.behaviour, sections.further, sections.experiments, sections.measured]
+    parts += [sections.compressed, sections.behaviour, sections.further]
+    parts += [sections.experiments, sections.measured]
     if not data.empty:
         counted = source("the `make_…` stages", "tables/data.csv")
         parts += ["## Generated data", tables.markdown(data), counted, paragraph(DATA_NOTE)]

@@ -8,7 +8,7 @@ import pandas as pd
 
 from gcd.comparisons import Compared
 from gcd.core.errors import UserError
-from gcd.core.records import FULL_PROMPT
+from gcd.core.records import FULL_PROMPT, read_json
 from gcd.report.cost_tables import Costs
 from gcd.report.tables import Scores
 from gcd.rows import FailedRow, Row
@@ -57,7 +57,8 @@ def read_losses(folder: Path, rows: dict[str, str]) -> dict[str, pd.DataFrame]:
 
     Args:
         folder: of the task, with METHOD/ROW/loss.csv, or METHOD/loss.csv where the method trains
-            once: that one is named by the method.
+            once: that one is named by the method. Beside it, examples.json names the losses: other
+            columns than these are dropped.
         rows: {row: method}.
     """
     paths: dict[str, Path] = {}
@@ -74,6 +75,12 @@ def read_losses(folder: Path, rows: dict[str, str]) -> dict[str, pd.DataFrame]:
                 f"{paths[name]}: expected at least one step with the columns "
                 f"{sorted(LOSS_COLUMNS)}; missing: {missing or 'all steps'}. Run `dvc repro`."
             )
+        named = {
+            loss
+            for term in read_json(paths[name].with_name("examples.json")).values()
+            for loss in term["weights"]
+        }
+        losses[name] = frame[[one for one in frame.columns if one in LOSS_COLUMNS | named]]
     return losses
 
 

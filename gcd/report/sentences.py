@@ -158,7 +158,8 @@ def limits(results: list[TaskResults], model: ModelRecord, confidence: float) ->
         "say nothing about other models.",
         "Each trained row was trained once, and every row played once, greedily, on "
         f"{listed(counts)} test samples. The intervals ({100 * confidence:g} %) cover the choice "
-        "of samples, not that of the seed, of the generated data or of the settings.",
+        "of samples, not that of the seed, of the generated data or of the settings. What a seed "
+        "changes stands under Seeds, for the rows that were repeated.",
         "Intervals of single rates that overlap do not show that two rows are equal, nor does "
         "the order of two such rows show which is better.",
         "The interval of the ratio to full_prompt comes from resampling the samples in pairs; "

@@ -54,7 +54,9 @@ RULES = [
 def escape(text: str) -> str:
     """`text` as one line of literal Markdown, also inside a table: no mark-up, HTML or math."""
     line = " ".join(printable(text).split())
-    return re.sub(r"[\\`*\[\]<>|~#$&!@]|(?<!\w)_|_(?!\w)", lambda match: "\\" + match[0], line)
+    return re.sub(
+        r"[\\`*\[\]<>|~#$&!@]|(?<![^\W_])_|_(?![^\W_])", lambda match: "\\" + match[0], line
+    )
 
 
 def printable(text: str) -> str:
