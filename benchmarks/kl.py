@@ -17,9 +17,13 @@ from benchmarks.reference import plain_mode
 from benchmarks.results import Bar, BenchmarkRecord, write_record
 from benchmarks.settings import CommonSettings, KlSettings, read_settings
 from gcd.core.base_model import load_base
+from gcd.core.errors import UserError
 from gcd.core.params import read_params
 from gcd.training.divergence import choose_divergence, divergence_sum
 from gcd.training.settings import DivergenceSettings
+
+# Relative, of sums in fp32 over some thousand logits in another order.
+TOLERANCE = 1e-3
 
 
 def dense_sum(base: Any, hidden: Tensor, teacher: Tensor, kind: str, share: float) -> Tensor:
@@ -84,11 +88,16 @@ def main() -> BenchmarkRecord:
             "time of a batch", seconds(runs["ours"]), seconds(runs["reference"]), "s", bar=None
         ),
     ]
+    difference = (gradient - dense).abs().max().item()
+    if abs(value - expected) > TOLERANCE * abs(expected):
+        raise UserError(f"kl: expected the dense value {expected}, got {value}.")
+    if difference > TOLERANCE * dense.abs().max().item():
+        raise UserError(f"kl: the gradients differ by up to {difference}.")
     facts = {
         "value_of_ours": value,
         "value_of_reference": expected,
         "largest_gradient": dense.abs().max().item(),
-        "largest_difference_of_gradients": (gradient - dense).abs().max().item(),
+        "largest_difference_of_gradients": difference,
     }
     return write_record("kl", comparisons, settings.repeats, settings.model_dump(), facts)
 

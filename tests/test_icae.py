@@ -28,7 +28,12 @@ def test_shares_of_the_prompt_and_of_continuations():
 
     def drawn(prompt_share: float, lm_share: float) -> list[list[int]]:
         settings = PretrainingSettings(
-            steps=1, learning_rate=1.0, prompt_share=prompt_share, lm_share=lm_share, texts=2
+            steps=1,
+            more_steps={},
+            learning_rate=1.0,
+            prompt_share=prompt_share,
+            lm_share=lm_share,
+            texts=2,
         )
         made = [one.ids for one in choose(pairs, settings, visits)]
         assert made[7:9] == [one.ids for one in choose(pairs, settings, visits[7:9])]
@@ -42,7 +47,14 @@ def test_shares_of_the_prompt_and_of_continuations():
     assert sum(kind for _, kind in mixed) / 400 == pytest.approx(0.25, abs=0.06)
     only = choose(
         pairs[:1],
-        PretrainingSettings(steps=1, learning_rate=1.0, prompt_share=0.0, lm_share=0.0, texts=0),
+        PretrainingSettings(
+            steps=1,
+            more_steps={},
+            learning_rate=1.0,
+            prompt_share=0.0,
+            lm_share=0.0,
+            texts=0,
+        ),
         visits,
     )
     assert {one.ids[0] for one in only} == {0}
@@ -55,7 +67,9 @@ def repository(tokenizer, tmp_path, monkeypatch):
     (tmp_path / "models/base/model.json").write_text('{"source": "tiny"}')
     file = load_file(Path("params.yaml"))
     file["methods"]["icae"].update(slots=[4])
-    file["methods"]["icae"]["pretraining"].update(steps=5, texts=2)
+    file["methods"]["icae"]["pretraining"].update(
+        steps=2, more_steps={"toy": 3, "other": 9}, texts=2
+    )
     file["tasks"]["os_interaction"]["training"].update(epochs=2, batch_size=2)
     file["train"].update(checkpoint_every=2)
     monkeypatch.chdir(tmp_path)
@@ -84,7 +98,7 @@ def pseudo_data() -> PseudoData:
 
 def fit(params, folder: Path, work: Path) -> str:
     """Train; returns the digest of all files."""
-    icae.fit_slots(pseudo_data(), 4, params, folder / "icae_4", work)
+    icae.fit_slots("toy", pseudo_data(), 4, params, folder / "icae_4", work)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
@@ -147,4 +161,4 @@ def test_what_is_recorded_and_what_is_shipped(repository, tokenizer, tmp_path, m
 
 def test_more_slots_than_the_prompt_has_tokens_are_refused(repository, tmp_path):
     with pytest.raises(UserError, match=r"methods\.icae\.slots.*999 slots for a prompt of"):
-        icae.fit_slots(pseudo_data(), 999, repository, tmp_path / "a", tmp_path / "a-work")
+        icae.fit_slots("toy", pseudo_data(), 999, repository, tmp_path / "a", tmp_path / "a-work")
