@@ -370,4 +370,6 @@ def test_an_edited_prompt_runs_again_and_says_what_changed(committed: Path) -> N
     assert "## Drift since shell" in report
     # The model was not prepared again, nor the base's behaviour: they do not depend on the prompt.
     logs = committed / ".work/internalize/shell-2/logs"
-    assert not (logs / "prepare_model.log").exists()
+    ran = [path.stem for path in logs.glob("*.log") if "\n> " in f"\n{path.read_text()}"]
+    assert not {"prepare_model", "record_base_behaviour"} & set(ran)
+    assert "fit@custom-gcd" in ran

@@ -1,8 +1,6 @@
 """From what is asked for to the finished export, step by step; each goes on after a kill."""
 
-import json
 import logging
-import shutil
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
@@ -11,27 +9,24 @@ from gcd.core.base_model import BASE, load_tokenizer
 from gcd.core.errors import UserError
 from gcd.core.interfaces import load_method
 from gcd.core.params import check_sections, load_file, read_params
-from gcd.core.records import FULL_PROMPT, PseudoInput, read_json, read_records, write_text
+from gcd.core.records import FULL_PROMPT, PseudoInput, read_json, read_records
 from gcd.cost import read_model
 from gcd.data import prompt_file, pseudo_folder
 from gcd.experiments.worktrees import SUMMARIES
-from gcd.exports.facts import FIDELITY, find_adapter, sha256
-from gcd.exports.writing import write_exports
+from gcd.exports.facts import sha256
 from gcd.internalize.agreement import Cosines, score_rows
 from gcd.internalize.checks import (
     ADAPTER,
-    EXPORTS,
     WEIGHTS,
     Asked,
     check_against_model,
-    check_name,
 )
 from gcd.internalize.drift import comparable, count_drift
+from gcd.internalize.exporting import check_exports, export, write_adapter
 from gcd.internalize.fidelity import EPISODES, measure, reply_to
 from gcd.internalize.held_out import make_held_out
-from gcd.internalize.outcome import Drift, Outcome, Reply, read_outcome, write_outcome
+from gcd.internalize.outcome import Drift, Outcome, Reply, read_outcome
 from gcd.internalize.records import Measured
-from gcd.internalize.report import render
 from gcd.internalize.run_params import TASK, WARM_STARTED, load, run_params
 from gcd.internalize.savings import count_savings
 from gcd.internalize.settings import Settings
@@ -46,7 +41,6 @@ from gcd.internalize.worktree import (
 )
 from gcd.probe_scores import probed, read_probes
 from gcd.profiles import committed_params
-from gcd.report.page import render_page
 from gcd.rows import FailedRow, Rows, failures, played, read_rows
 from gcd.scoring import Bootstrap
 
@@ -87,6 +81,7 @@ def internalize(asked: Asked, settings: Settings) -> Path:
     write_inputs(folder, asked)
     before = read_outcome(asked.previous) if asked.previous else None
     if asked.previous and digest is not None:
+        check_same_rank(asked.previous, load(params)["train"]["lora"]["rank"])
         place = load(params)["methods"][WARM_STARTED["gcd"]]["adapter"]
         write_previous_adapter(folder, asked.previous / ADAPTER, place)
     logging.info("%s: the base model", asked.name)
@@ -94,6 +89,7 @@ def internalize(asked: Asked, settings: Settings) -> Path:
     with chdir(folder):
         context = int(read_json(BASE / "model.json")["context"])
         tokens = check_against_model(asked, load_tokenizer(), context, settings.prompt)
+        check_exports(asked, params)
         if before is not None and digest is not None:
             check_same_model(before[0].model, read_json(BASE / "model.json"))
     logging.info("%s: a prompt of %s tokens; inputs", asked.name, f"{tokens:,}")
@@ -129,6 +125,16 @@ def check_same_model(before: dict[str, Any], now: dict[str, Any]) -> None:
             f"WARM_START: the version before has another base model ({before['source']}, "
             f"{before['parameters']:,} parameters; now {now['source']}, {now['parameters']:,}). "
             "Give the same MODEL, or leave WARM_START out."
+        )
+
+
+def check_same_rank(previous: Path, rank: int) -> None:
+    """Raise UserError if the adapter of the export `previous` has another rank than `rank`."""
+    before = read_json(previous / ADAPTER / "adapter_config.json")["r"]
+    if before != rank:
+        raise UserError(
+            f"WARM_START: {previous / ADAPTER} has rank {before}, and `train.lora.rank` is {rank}. "
+            "Make them equal, or leave WARM_START out."
         )
 
 
@@ -265,68 +271,3 @@ def gather_replies(measured: dict[str, Measured], student: str) -> list[Reply]:
             measured[FULL_PROMPT].answers, measured[student].readings, strict=True
         )
     ]
-
-
-def write_adapter(asked: Asked, folder: Path, outcome: Outcome) -> Path:
-    """The student's adapter with its card, and what else was asked for, in a folder to be renamed.
-
-    Empty where the student failed, or where its row has no LoRA adapter; that is logged.
-
-    Args:
-        asked: what was asked for.
-        folder: the worktree.
-        outcome: whose measures the card gives.
-
-    Raises:
-        UserError: see `write_exports`.
-    """
-    new, at = (UNFINISHED / asked.name).absolute(), (EXPORTS / asked.name).absolute()
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
-    with chdir(folder):
-        try:
-            find_adapter(TASK, outcome.student)
-        except UserError as error:
-            logging.info("%s: no adapter to take home. %s", asked.name, error)
-            return new
-        scores = {
-            row: {f"fidelity_{measure}": estimate for measure, estimate in found.items()}
-            for row, found in outcome.scores.items()
-        }
-        write_text(FIDELITY, json.dumps({TASK: scores}, indent=2) + "\n")
-        new.rmdir()
-        again = f"cd {folder} && python -m gcd.exports {TASK} {outcome.student} --to NEW_FOLDER"
-        write_exports(
-            TASK,
-            outcome.student,
-            new,
-            at=at,
-            merged=asked.merged,
-            gguf=asked.gguf,
-            again=again,
-            replace=False,
-        )
-    return new
-
-
-def export(
-    asked: Asked, outcome: Outcome, replies: list[Reply], settings: Settings, new: Path
-) -> Path:
-    """Add the report to the folder `new` and make it exports/<name>/, never over another.
-
-    Raises:
-        UserError: the folder has come into being in the meantime.
-    """
-    text = render(outcome, replies, settings)
-    write_text(new / "report.md", text)
-    write_text(new / "report.html", render_page(text, new))
-    write_outcome(outcome, replies, new)
-    return move_into_place(new, asked.name)
-
-
-def move_into_place(new: Path, name: str) -> Path:
-    """Rename the finished folder `new`; raises UserError if the export's is there by now."""
-    folder = check_name(name)
-    EXPORTS.mkdir(exist_ok=True)
-    new.rename(folder)
-    return folder

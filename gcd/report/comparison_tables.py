@@ -4,6 +4,7 @@ import pandas as pd
 
 from gcd.comparisons import Compared
 from gcd.report.sentences import listed, paragraph
+from gcd.report.tables import SUMMARY_TITLES
 from gcd.report.transcripts import escape
 
 COLUMNS = {  # of the results table
@@ -31,6 +32,14 @@ def bold_cells(compared: Compared, confidence: float) -> set[tuple[str, str]]:
     """(row, column) of what stands in bold in the results table."""
     clear = {column: clear_best(compared, metric, confidence) for metric, column in COLUMNS.items()}
     return {(row, column) for column, row in clear.items() if row}
+
+
+def bold_summary(compared: Compared, confidence: float) -> set[tuple[str, str]]:
+    """(row, one of SUMMARY_TITLES) of what stands in bold in the summary."""
+    clear = {
+        title: clear_best(compared, metric, confidence) for title, metric in SUMMARY_TITLES.items()
+    }
+    return {(row, title) for title, row in clear.items() if row}
 
 
 def comparison_table(compared: Compared, rows: list[str]) -> pd.DataFrame:

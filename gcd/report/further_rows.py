@@ -114,7 +114,8 @@ def render(recorded: RecordedRun, results: list[TaskResults]) -> str:
         paragraph(
             f"{names}: trained and played by `make repro PROFILE=all`, on the same data and the "
             f"same samples, and recorded in reports/{RECORD.name}. The rows above are in that run "
-            "too and came out the same there, to the last digit."
+            "too and came out the same there, to the last digit. Comparisons, probes and "
+            "transcripts are of the rows above alone."
         ),
         tables.markdown(
             tables.summary_table(
@@ -131,7 +132,13 @@ def _render_task(found: TaskResults) -> str:
     failed = list(found.failures)
     shown = {
         f"### Further rows: {escape(found.task)}": tables.results_table(found.scores, found.played),
-        f"### What further rows cost: {escape(found.task)}": cost_tables.training_table(
+        f"### What further rows were trained on: {escape(found.task)}": cost_tables.training_table(
+            found.costs, found.played
+        ),
+        f"### What further rows cost: {escape(found.task)}": cost_tables.costs_table(
+            found.costs, found.played
+        ),
+        f"### When training further rows pays: {escape(found.task)}": cost_tables.break_even_table(
             found.costs, found.played
         ),
     }

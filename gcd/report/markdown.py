@@ -15,6 +15,7 @@ from gcd.cost import REGIMES, ModelRecord
 from gcd.report import cost_tables, figures, tables
 from gcd.report.comparison_tables import (
     bold_cells,
+    bold_summary,
     comparison_table,
     summarise_best,
     summarise_chosen,
@@ -56,13 +57,18 @@ class Sections:
 SUMMARY_NOTE = (
     "Percent. Score is the benchmark's own metric: success rate (OS interaction), step success "
     "rate (web browsing), reward (web shopping). Where all samples came out alike, the bootstrap's "
-    "interval has no width: that is no certainty."
+    "interval has no width: that is no certainty. Bold: the best row that is no bound, where it "
+    "differs from every other one after correction (Holm)."
 )
 TRAINING_NOTE = (
     "Supervised tokens carry a loss, counted each time they are trained on; training GFLOP (10^9) "
     "leave out the generation of the data. Bytes to ship is what serving the row takes beside the "
     "base model: an adapter's file, a trained prefix, a prompt's text. Prompt positions are those "
     "that stand before every conversation."
+)
+FRONT_NOTE = paragraph(
+    "The grey line joins the rows that no other beats in both: the Pareto front of success and "
+    "FLOPs an episode."
 )
 LEFT_OUT_NOTE = (
     "Samples that cannot be played here are in no denominator. An episode that broke counts as 0."
@@ -108,7 +114,7 @@ def draw_figures(results: TaskResults, folder: Path) -> str:
         text = "Success rate against FLOPs per episode, in three panels: " + ", ".join(
             cost_tables.REGIME_NAMES[regime] for regime in REGIMES
         )
-        shown.append(_image(f"{task}_success_against_cost", text + "."))
+        shown += [_image(f"{task}_success_against_cost", text + "."), FRONT_NOTE]
     if results.losses:
         terms = {row: loss_terms(frame) for row, frame in results.losses.items()}
         figures.save(figures.draw_losses(results.losses, terms), folder / f"{task}_loss")
@@ -236,7 +242,12 @@ def render_summary(
         rows,
         {found.task: list(found.failures) for found in results},
     )
-    tables.write_markdown(summary, folder / "tables" / "summary.md")
+    bold = {
+        (row, tables.summary_title(found.task, title))
+        for found in results
+        for row, title in bold_summary(found.compared, settings.confidence)
+    }
+    tables.write_markdown(summary, folder / "tables" / "summary.md", bold)
     shares = {found.task: tables.rates(found.scores, found.played) for found in results}
     figures.save(figures.draw_summary(shares, rows), folder / "figures" / "summary")
     return [
@@ -245,8 +256,8 @@ def render_summary(
         QUESTION,
         "**The answer,** computed from the records:",
         "\n".join(answer(found, settings.compared_row) for found in results),
-        tables.markdown(summary),
-        source("stage `score`", "scores.json", "tables/summary.md"),
+        tables.markdown(summary, bold),
+        source("stages `score` and `measure_cost`", "scores.json", "costs.json"),
         paragraph(SUMMARY_NOTE),
         _image("summary", "Score and valid actions of every row, one panel for each task."),
         holds_for(results, model, settings.confidence),

@@ -142,6 +142,14 @@ def results_table(scores: Scores, rows: list[str]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+SUMMARY_TITLES = {"score": "mean_score", "valid actions": VALID}
+
+
+def summary_title(task: str, title: str) -> str:
+    """The column of one of SUMMARY_TITLES in the summary's table."""
+    return f"{task.replace('_', ' ')}: {title}"
+
+
 def summary_table(
     tasks: dict[str, Scores], rows: list[str], failed: dict[str, list[str]]
 ) -> pd.DataFrame:
@@ -154,11 +162,9 @@ def summary_table(
         line = {"Row": row}
         for task, scores in tasks.items():
             metrics = scores.get(row, {})
-            for title, metric in {"score": "mean_score", "valid actions": VALID}.items():
+            for title, metric in SUMMARY_TITLES.items():
                 shown = interval(metrics.get(metric), 100)
-                line[f"{task.replace('_', ' ')}: {title}"] = (
-                    FAILED if row in failed[task] else shown
-                )
+                line[summary_title(task, title)] = FAILED if row in failed[task] else shown
         lines.append(line)
     return pd.DataFrame(lines)
 
