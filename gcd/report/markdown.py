@@ -295,7 +295,7 @@ def write_report(
         paragraph(
             "The first sample, in the order of the records, that fits the rule in the title and "
             "is not shown already. Long lines are wrapped and long messages cut; the whole is in "
-            "reports/episodes. All samples, to browse and to search: "
+            "reports/episodes. All samples and all rows, to browse and to search: "
             "[transcripts.html](transcripts.html)."
         ),
     ]

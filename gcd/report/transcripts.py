@@ -16,6 +16,9 @@ from gcd.scoring import succeeded
 MESSAGE_LINES = 16  # of a message in a transcript, and their width; the records hold the whole
 LINE_WIDTH = 96
 
+# A dozen rows side by side are for the page of transcripts, not for a report.
+SHOWN = (FULL_PROMPT, "no_prompt", "seqkd", "gcd")
+
 Played = dict[str, Episode]  # {row: its episode of one sample}
 
 
@@ -107,9 +110,10 @@ def choose_samples(rows: dict[str, Row]) -> list[tuple[Rule, Played | None]]:
 
 
 def render_samples(task: str, rows: dict[str, Row]) -> str:
-    """The section of one task: each chosen sample, played by every row of `rows`, in that order."""
+    """The section of one task: each chosen sample, played by those of `rows` in SHOWN, in order."""
     parts = []
-    for rule, played in choose_samples(rows):
+    shown = {name: row for name, row in rows.items() if name in SHOWN}
+    for rule, played in choose_samples(shown):
         parts.append(f"### {escape(task)}: {rule.title}")
         if played is None:
             parts.append("No sample that is not shown already fits this rule.")
