@@ -135,7 +135,7 @@ def positions(method: str, settings: Any, prompt: int) -> list[float]:
     if method in ("soft_prompt", "cartridge"):
         return list(settings.slots)
     if method == "icae":
-        return [slots + 1 for slots in settings.slots]  # and its mark
+        return [slots + 1 for slots in settings.slots]  # and a mark; the header is a few more
     return [0] if method in (*UNTRAINED, *ADAPTERS) else []
 
 
