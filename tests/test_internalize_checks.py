@@ -123,7 +123,7 @@ def test_an_export_is_never_overwritten(prompt: Path) -> None:
 
 
 def test_an_export_that_comes_into_being_meanwhile_stays(prompt: Path) -> None:
-    from gcd.internalize.running import move_into_place
+    from gcd.internalize.exporting import move_into_place
 
     new = Path(".work/new")
     new.mkdir(parents=True)

@@ -318,9 +318,9 @@ def test_from_a_prompt_to_a_verdict_killed_in_between(committed: Path) -> None:
         assert f"## {heading}" in report
     assert "<script" not in (export / "report.html").read_text()
     # The adapter is the trained one, and its card has the report's figures.
-    trained = committed / ".work/internalize/shell/models/custom/gcd/adapter"
+    made = committed / ".work/internalize/shell/models/custom/gcd/adapter"
     weights = "adapter_model.safetensors"
-    assert (export / "adapter" / weights).read_bytes() == (trained / weights).read_bytes()
+    assert (export / "adapter" / weights).read_bytes() == (made / weights).read_bytes()
     assert json.loads((export / "export.json").read_text())["task"] == "custom"
     card = (export / "README.md").read_text()
     assert card.count("fidelity_") == len(scores["gcd"])
