@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gcd.comparisons import compare_tasks
-from gcd.core.params import load_file, read_params
+from gcd.core.params import read_params
 from gcd.core.records import write_text
 from gcd.core.stage import run
 from gcd.probe_scores import probed, read_probes, score_probes
@@ -26,17 +26,20 @@ def write(name: str, content: Any) -> None:
 
 
 def main() -> None:
-    params = read_params("seed", "score")
-    methods = load_file()["methods"]
+    params = read_params("seed", "methods", "score")
     settings = params.score
     bootstrap = Bootstrap(settings.confidence, settings.bootstrap_samples, params.seed)
-    tasks = {task: played(rows) for task, rows in read_rows(REPORTS / "episodes", methods).items()}
+    tasks = {
+        task: played(rows) for task, rows in read_rows(REPORTS / "episodes", params.methods).items()
+    }
     scores = score_tasks(tasks, bootstrap)
     write("scores", scores)
     compared = compare_tasks(tasks, settings.compared_row, bootstrap, settings.permutations)
     write("comparisons", compared)
     write("metrics", short_metrics(scores))
-    probes = {task: probed(rows) for task, rows in read_probes(REPORTS / "probes", methods).items()}
+    probes = {
+        task: probed(rows) for task, rows in read_probes(REPORTS / "probes", params.methods).items()
+    }
     write("probe_scores", score_probes(probes, bootstrap))
 
 

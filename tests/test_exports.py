@@ -130,7 +130,8 @@ def test_the_card_says_what_is_recorded(inside: Path) -> None:
 
 
 def test_without_a_record_the_card_says_so(inside: Path, monkeypatch) -> None:
-    monkeypatch.setattr("gcd.exports.facts.SCORES", (Path("reports/none.json"),))
+    for name in ("SCORES", "PROBES"):
+        monkeypatch.setattr(f"gcd.exports.facts.{name}", Path("reports/none.json"))
     card = (export("exports/unmeasured") / "README.md").read_text()
     assert f"Nothing is recorded of row {METHOD}" in card
     assert "| Metric |" not in card

@@ -51,6 +51,7 @@ LAYERS = [
     "experiments",
     "tasks",
     "methods",
+    "exports",
     "internalize",
     "stages",
 ]
@@ -160,6 +161,7 @@ def test_what_the_library_reads_by_itself_is_known():
     assert calls == {
         ("gcd/synthesis/generation.py", "read_params('generation_server')"),
         # After the last stage, in the folder of a run.
+        ("gcd/exports/writing.py", "read_params('model', 'run_episodes')"),
         (
             "gcd/internalize/fidelity.py",
             "read_params('model', 'run_episodes', f'methods.{method}')",
