@@ -16,7 +16,7 @@ from gcd.core.settings import PrepareModelSettings
 from gcd.core.wheels import fetch_wheel_file
 from gcd.tiny_model import OS_INTERACTION
 from tests import tiny
-from tests.miniature import make_repository, repro
+from tests.miniature import make_repository, run_module
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -57,9 +57,9 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def reproduced(tmp_path_factory: pytest.TempPathFactory, taught: Path) -> Path:
-    """A repository after a whole `dvc repro`."""
+    """A repository after a whole run as `make repro` makes it, two stages at a time."""
     folder = make_repository(tmp_path_factory.mktemp("repository"), taught)
-    done = repro(folder)
+    done = run_module(folder, "gcd.repro", "--jobs", "2")
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return folder
 
