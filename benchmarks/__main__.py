@@ -18,6 +18,8 @@ NAMES = (
     "prompted_episodes",
     "train_step",
     "train_epoch",
+    "kl",
+    "train_rows",
     "inference",
     "growth",
     "limit",

@@ -18,8 +18,9 @@ from benchmarks.results import Bar, BenchmarkRecord, write_record
 from benchmarks.settings import CommonSettings, GrowthSettings, read_settings
 from benchmarks.workloads import text_of
 from gcd.agents import ChatAgent
+from gcd.core.base_model import load_base
 from gcd.core.interfaces import Task, load_task
-from gcd.core.language_model import LanguageModel, load_base
+from gcd.core.language_model import LanguageModel
 from gcd.core.params import Params, read_params
 from gcd.core.records import (
     Conversation,
@@ -31,7 +32,8 @@ from gcd.core.records import (
 from gcd.data import PseudoData
 from gcd.methods.gcd import loss_terms
 from gcd.synthesis.steps import make_paired_outputs
-from gcd.training.trainer import Trainer, attach_lora
+from gcd.training.lora import attach_lora
+from gcd.training.trainer import Trainer
 
 # Any text will do: what is said has no influence on the work.
 PROBLEM = "How many files are in /data/{index}?"
@@ -61,6 +63,7 @@ def infer(
         max_new_tokens=new_tokens,
         deployment="base",
         adapter_parameters=0,
+        bytes_to_ship=0,
     )
     opened = [[Message(role="user", content=item.text)] for item in inputs(count)]
     agent.reply(opened)
@@ -77,6 +80,7 @@ def pseudo_data(tokenizer: Any, prompt: str, tokens: int, count: int) -> PseudoD
     reply = text_of(tokenizer, tokens)
     return PseudoData(
         prompt=prompt,
+        prompt_messages=[Message(role="system", content=prompt)],
         pairs=[
             PairedOutput(
                 index=item.index,
@@ -102,10 +106,16 @@ def pseudo_data(tokenizer: Any, prompt: str, tokens: int, count: int) -> PseudoD
 
 
 def train(
-    adapted: Any, tokenizer: Any, params: Params, tokens: int, prompt: str, count: int
+    adapted: Any,
+    tokenizer: Any,
+    params: Params,
+    task: str,
+    tokens: int,
+    prompt: str,
+    count: int,
 ) -> None:
     """One epoch of GCD on `count` conversations."""
-    terms = loss_terms(tokenizer, pseudo_data(tokenizer, prompt, tokens, count), params)
+    terms = loss_terms(tokenizer, pseudo_data(tokenizer, prompt, tokens, count), task, params)
     trainer = Trainer(adapted, terms, params.train, epochs=1, seed=params.seed)
     trainer.model.train()
     for _ in range(trainer.total):
@@ -123,7 +133,9 @@ def main() -> BenchmarkRecord:
     task = load_task(common.task)
     work: dict[str, Callable[[str, int], None]] = {
         "synthesis": partial(synthesise, base, tokenizer, params, task, settings.new_tokens),
-        "training": partial(train, adapted, tokenizer, params, settings.training_tokens),
+        "training": partial(
+            train, adapted, tokenizer, params, common.task, settings.training_tokens
+        ),
         "inference": partial(infer, base, tokenizer, params, settings.new_tokens),
     }
     short = text_of(tokenizer, settings.short_prompt_tokens)

@@ -10,18 +10,22 @@ last two are the same.
 """
 
 import copy
+import time
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
 from transformers import DynamicCache
+from transformers.generation import BaseStreamer
 
 from benchmarks.measure import alternate, compare, run, seconds
 from benchmarks.reference import load_plain, plain_mode
 from benchmarks.results import BenchmarkRecord, write_record
 from benchmarks.settings import CommonSettings, InferenceSettings, read_settings
+from gcd.core.base_model import load_with_adapter
 from gcd.core.chat import render, render_request
-from gcd.core.language_model import load_with_adapter
 from gcd.core.params import read_params
 from gcd.core.records import Conversation, PseudoConversation, read_records
 from gcd.data import pseudo_folder, read_prompt
@@ -33,10 +37,35 @@ def later_turn(tokenizer: Any, messages: Conversation) -> list[int]:
     return rendered.ids[rendered.content_ends[1] :]
 
 
-def answer(model: Any, ids: list[int], new_tokens: int, cache: DynamicCache | None) -> list[int]:
+class Clock(BaseStreamer):  # type: ignore[misc]
+    """When `generate` was called, and when it had each of its tokens."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def put(self, value: torch.Tensor) -> None:
+        """Called with the tokens that are read, before anything is, and then with each new one."""
+        self.times.append(time.perf_counter())
+
+    def end(self) -> None:
+        """Called after the last token."""
+
+    def first_token(self) -> float:
+        """Seconds to the first token."""
+        return self.times[1] - self.times[0]
+
+    def output_token(self) -> float:
+        """Seconds of each later one."""
+        return (self.times[-1] - self.times[1]) / (len(self.times) - 2)
+
+
+def answer(
+    model: Any, ids: list[int], new_tokens: int, cache: DynamicCache | None, clock: Clock
+) -> list[int]:
     """`ids` and exactly `new_tokens` greedy ones; what `cache` holds is not read again."""
     row = torch.tensor([ids])
     made = model.generate(
+        streamer=clock,
         input_ids=row,
         attention_mask=torch.ones_like(row),
         max_new_tokens=new_tokens,
@@ -47,9 +76,18 @@ def answer(model: Any, ids: list[int], new_tokens: int, cache: DynamicCache | No
     return list(made[0].tolist())
 
 
+@dataclass(frozen=True)
+class Session:
+    """What a session said, and its mean seconds to a first token and for a later one."""
+
+    ids: list[int]
+    first_token: float
+    output_token: float
+
+
 def play_session(
     model: Any, turns: list[list[int]], new_tokens: int, cache: DynamicCache | None
-) -> list[int]:
+) -> Session:
     """A whole session; with `cache`, which may hold the prompt, nothing is read twice.
 
     Args:
@@ -59,10 +97,15 @@ def play_session(
         cache: None to read everything in every turn.
     """
     ids: list[int] = []
+    clocks = [Clock() for _ in turns]
     with plain_mode(), torch.inference_mode():
-        for new in turns:
-            ids = answer(model, ids + new, new_tokens, cache)
-    return ids
+        for new, clock in zip(turns, clocks, strict=True):
+            ids = answer(model, ids + new, new_tokens, cache, clock)
+    return Session(
+        ids,
+        fmean(clock.first_token() for clock in clocks),
+        fmean(clock.output_token() for clock in clocks),
+    )
 
 
 def main() -> BenchmarkRecord:
@@ -83,7 +126,7 @@ def main() -> BenchmarkRecord:
     with plain_mode(), torch.inference_mode():
         prompt_cache = teacher(torch.tensor([prompt_ids]), use_cache=True).past_key_values
 
-    def session(model: Any, opening: list[int], cache: DynamicCache | None) -> list[int]:
+    def session(model: Any, opening: list[int], cache: DynamicCache | None) -> Session:
         return play_session(model, [opening, *later], settings.new_tokens, cache)
 
     sides = {
@@ -97,16 +140,28 @@ def main() -> BenchmarkRecord:
     }
     warm_up = [lambda: session(student, bare, None), lambda: session(teacher, bare, None)]
     runs = alternate(sides, settings.repeats, warm_up)
-    turn = {name: [one / settings.turns for one in seconds(made)] for name, made in runs.items()}
+    results = {name: [one.result for one in made] for name, made in runs.items()}
+    figures = {
+        "time of a turn": {
+            name: [one / settings.turns for one in seconds(made)] for name, made in runs.items()
+        },
+        "time to first token": {
+            name: [one.first_token for one in made] for name, made in results.items()
+        },
+        "time per output token": {
+            name: [one.output_token for one in made] for name, made in results.items()
+        },
+    }
     comparisons = [
-        compare(f"time of a turn, {regime}", turn[ours], turn[reference], "s", bar=None)
+        compare(f"{figure}, {regime}", found[ours], found[reference], "s", bar=None)
+        for figure, found in figures.items()
         for regime, ours, reference in (
             ("prompt recomputed", "student, recomputed", "teacher, recomputed"),
             ("prompt cached per session", "student, cached", "teacher, cached"),
             ("prompt cached across sessions", "student, cached", "teacher, shared"),
         )
     ]
-    replies = [runs[name][0].result for name in sides]
+    replies = [made[0].ids for made in results.values()]
     facts = {
         "prompt_tokens": len(prompt_ids),
         "tokens_before_a_reply": [len(first), *map(len, later)],

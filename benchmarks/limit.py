@@ -16,12 +16,13 @@ from benchmarks.measure import alternate, compare, run, seconds
 from benchmarks.results import Bar, BenchmarkRecord, write_record
 from benchmarks.settings import LimitSettings, read_settings
 from benchmarks.workloads import made_up_examples, product_trainer, text_of
-from gcd.core.language_model import BASE, LanguageModel, load_base
+from gcd.core.base_model import BASE, load_base
+from gcd.core.language_model import LanguageModel
 from gcd.core.params import read_params
 from gcd.core.records import Message
 from gcd.cost import Architecture, read_model
+from gcd.training.lora import attach_lora
 from gcd.training.losses import Example
-from gcd.training.trainer import attach_lora
 
 
 def attention_flops(model: Architecture, tokens: int) -> int:

@@ -17,13 +17,13 @@ from benchmarks.results import BenchmarkRecord, write_record
 from benchmarks.settings import CommonSettings, PromptedEpisodesSettings, read_settings
 from gcd.acting.rollout import play
 from gcd.agents import ChatAgent
+from gcd.core.base_model import load_base
 from gcd.core.errors import UserError
 from gcd.core.interfaces import Reply, Task, load_task
-from gcd.core.language_model import LanguageModel, load_base
+from gcd.core.language_model import LanguageModel
 from gcd.core.params import read_params
-from gcd.core.records import Conversation, Episode, Message, Played, read_records
+from gcd.core.records import FULL_PROMPT, Conversation, Episode, Message, Played, read_records
 from gcd.data import read_prompt
-from gcd.rows import FULL_PROMPT
 
 
 class RecordedEnvironment:
@@ -76,6 +76,7 @@ class PlainAgent:
     deployment = "base"
     adapter_parameters = 0
     prompt_tokens = 0
+    bytes_to_ship = 0
 
     def __init__(
         self, model: Any, tokenizer: Any, prompt: Conversation, max_new_tokens: int
@@ -86,8 +87,11 @@ class PlainAgent:
         self._max_new_tokens = max_new_tokens
 
     def reply(self, conversations: list[Conversation]) -> list[Reply | None]:
+        return self.write(conversations, self._max_new_tokens)
+
+    def write(self, conversations: list[Conversation], max_new_tokens: int) -> list[Reply | None]:
         asked = [[*self._prompt, *messages] for messages in conversations]
-        made = reply(self._model, self._tokenizer, asked, self._max_new_tokens)
+        made = reply(self._model, self._tokenizer, asked, max_new_tokens)
         return [Reply(text, 0, 0, complete) for text, complete in made]
 
 
@@ -131,6 +135,7 @@ def main() -> BenchmarkRecord:
             max_new_tokens=settings.max_new_tokens,
             deployment="base",
             adapter_parameters=0,
+            bytes_to_ship=0,
         )
         return play_all(agent, samples)
 

@@ -14,8 +14,8 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from gcd.core.base_model import base_location
 from gcd.core.chat import render_request, stop_ids
-from gcd.core.language_model import base_location
 from gcd.core.records import Conversation
 from gcd.core.settings import ModelSettings, TrainSettings
 from gcd.training.losses import Example

@@ -8,12 +8,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
 import torch
 from pydantic import ValidationError
 
 from gcd.core.errors import UserError
 from gcd.core.records import Record, write_text
+from gcd.host import describe_machine
 
 FOLDER = Path("reports/benchmarks")
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "numpy")
@@ -76,13 +76,9 @@ class BenchmarkRecord(Comparison):
 
 def describe_host() -> dict[str, Any]:
     """Processor, threads, memory and versions, as far as the figures depend on them."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
-        "processor": names[0] if names else platform.machine(),
-        "cores": psutil.cpu_count(logical=False),
+        **describe_machine(),
         "threads": torch.get_num_threads(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "mkl_mode": os.environ["MKL_CBWR"],
         "python": platform.python_version(),
         **{name: version(name) for name in LIBRARIES},

@@ -1,7 +1,7 @@
 """benchmarks/settings.yaml, typed: one class a benchmark, without defaults."""
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Literal, TypeVar
 
 from ruamel.yaml import YAML
 
@@ -54,6 +54,28 @@ class TrainEpochSettings(Section):
 
     repeats: Count
     at_least: Positive
+
+
+class KlSettings(Section):
+    """A batch of `labels`; the divergence is that of `kind`, see `DivergenceSettings`."""
+
+    repeats: Count
+    labels: Count
+    kind: Literal["forward", "reverse", "jensen_shannon"]
+    teacher_share: Share
+    memory_at_most: Positive
+
+
+class TrainRowsSettings(Section):
+    """`fit` of every method on the first `conversations`, for `epochs`.
+
+    `shortened` are numbers under `methods:` of params.yaml, by method: of training beside that.
+    """
+
+    repeats: Count
+    conversations: Count
+    epochs: Count
+    shortened: dict[str, dict[str, Any]]
 
 
 class InferenceSettings(Section):

@@ -17,9 +17,10 @@ from benchmarks.reference import load_plain, reply
 from benchmarks.results import BenchmarkRecord, write_record
 from benchmarks.settings import CommonSettings, SynthesisSettings, read_settings
 from gcd.core import settings as product
+from gcd.core.base_model import load_base
 from gcd.core.errors import UserError
 from gcd.core.interfaces import Task, load_task
-from gcd.core.language_model import LanguageModel, load_base
+from gcd.core.language_model import LanguageModel
 from gcd.core.params import read_params
 from gcd.core.records import Action, Conversation, Message, PairedOutput, read_records
 from gcd.data import pseudo_folder, read_prompt

@@ -13,13 +13,15 @@ from benchmarks.measure import alternate, compare_sides, run
 from benchmarks.reference import PlainTrainer, attach_plain_lora, load_plain
 from benchmarks.results import BenchmarkRecord, write_record
 from benchmarks.settings import CommonSettings, TrainEpochSettings, read_settings
-from gcd.core.language_model import load_base
+from gcd.core.base_model import load_base
 from gcd.core.params import read_params
 from gcd.data import read_pseudo_data
 from gcd.methods.gcd import loss_terms
+from gcd.training.lora import attach_lora
 from gcd.training.losses import Example
 from gcd.training.optimizers import learning_rate
-from gcd.training.trainer import Term, Trainer, attach_lora
+from gcd.training.terms import Term
+from gcd.training.trainer import Trainer
 
 Step = list[tuple[float, list[Example]]]  # the batch of each term that joins, and its weight
 
@@ -33,7 +35,7 @@ def plain_epoch(terms: list[Term], steps: int, seed: int) -> list[Step]:
         random.Random(f"{seed}/reference/{term.name}").shuffle(examples)
         for place, step in enumerate(joined):
             drawn = examples[place * term.batch_size : (place + 1) * term.batch_size]
-            batches[step].append((term.weight, drawn))
+            batches[step].append((term.weights[term.name], drawn))
     return batches
 
 
@@ -49,7 +51,7 @@ def main() -> BenchmarkRecord:
     params = read_params("seed", "model", "train", f"tasks.{task}.training", "methods.gcd")
     data = read_pseudo_data(task)
     base, tokenizer = load_base(params.model)
-    terms = loss_terms(tokenizer, data, params)
+    terms = loss_terms(tokenizer, data, task, params)
     steps = math.ceil(len(terms[0].examples) / terms[0].batch_size)
     epoch = plain_epoch(terms, steps, params.seed)
     four_bit = params.model.quantization == "nf4"
@@ -63,7 +65,7 @@ def main() -> BenchmarkRecord:
         trainer.model.train()
         for _step in range(count):
             trainer.step()
-        return trainer.tokens
+        return trainer.totals["supervised_tokens"]
 
     def reference(_: int, count: int = steps) -> int:
         for number, batches in enumerate(epoch[:count]):

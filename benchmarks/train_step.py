@@ -8,10 +8,10 @@ from benchmarks.reference import PlainTrainer, attach_plain_lora, load_plain
 from benchmarks.results import BenchmarkRecord, write_record
 from benchmarks.settings import TrainStepSettings, read_settings
 from benchmarks.workloads import made_up_examples, product_trainer
-from gcd.core.language_model import load_base
+from gcd.core.base_model import load_base
 from gcd.core.params import read_params
+from gcd.training.lora import attach_lora
 from gcd.training.optimizers import learning_rate
-from gcd.training.trainer import attach_lora
 
 
 def main() -> BenchmarkRecord:

@@ -6,7 +6,8 @@ from typing import Any
 from gcd.core.chat import encode_text
 from gcd.core.params import Params
 from gcd.training.losses import Example, token_loss_sum
-from gcd.training.trainer import Term, Trainer
+from gcd.training.terms import Term
+from gcd.training.trainer import Trainer
 
 # Any text will do: what is said has no influence on the work.
 SENTENCE = "You work in a shell and answer with one action, then wait for what the system shows. "
@@ -37,7 +38,7 @@ def text_of(tokenizer: Any, tokens: int) -> str:
 
 def product_trainer(model: Any, examples: list[Example], params: Params, epochs: int) -> Trainer:
     """Our trainer, one batch of all `examples` a step; `model` from `attach_lora`."""
-    term = Term("sft", 1.0, examples, 0, len(examples), 1, token_loss_sum)
+    term = Term({"sft": 1.0}, examples, 0, len(examples), 1, token_loss_sum)
     trainer = Trainer(model, [term], params.train, epochs, params.seed)
     trainer.model.train()
     return trainer

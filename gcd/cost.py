@@ -29,8 +29,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gcd.core.errors import UserError
-from gcd.core.records import AgentRecord, Turn
-from gcd.rows import FULL_PROMPT, Row
+from gcd.core.records import FULL_PROMPT, AgentRecord, TrainingRecord, Turn
+from gcd.rows import Row
 
 REGIMES = ("recompute", "session_cache", "prefix_cache")
 RATIO_DIGITS = 4
@@ -139,7 +139,12 @@ def episode_flops(
 
 def unmerged_weights(agent: AgentRecord) -> int:
     """A: the adapter weights that every token passes beside the base model's."""
-    counts = {"base": 0, "merged adapter": 0, "unmerged adapter": agent.adapter_parameters}
+    counts = {
+        "base": 0,
+        "merged adapter": 0,
+        "unmerged adapter": agent.adapter_parameters,
+        "trained prefix": 0,  # read from the cache, like a prompt
+    }
     if agent.deployment not in counts:
         raise UserError(
             f"row {agent.row!r}: expected a deployment out of {sorted(counts)}, "
@@ -167,8 +172,39 @@ def played_turns(row: Row) -> list[list[Turn]]:
     return [episode.turns for episode in row.episodes if episode.turns]
 
 
-def row_costs(model: Architecture, row: Row, teacher: Row, dtype: str) -> dict[str, object] | None:
-    """Costs of one row; None if it or the prompted teacher played no turn.
+def read_training(models: Path, task: str, name: str, row: Row) -> TrainingRecord:
+    """What `fit` says that the row's training took: zeros for a row without trained weights.
+
+    It is in `models`/TASK/METHOD/ROW/training.json, or in the method's folder if that fills one
+    row. A row `x_with_prompt` plays what was trained as row `x`.
+
+    Raises:
+        UserError: the row has trained weights and there is no record, or a bad one.
+    """
+    folder = models / task / row.method
+    paths = [folder / name.removesuffix("_with_prompt"), folder]
+    found = [path / "training.json" for path in paths if (path / "training.json").exists()]
+    if not found and row.agent.adapter_parameters == 0:
+        return TrainingRecord(**dict.fromkeys(TrainingRecord.model_fields, 0))
+    if not found:
+        raise UserError(
+            f"{folder}: expected training.json, because row {name!r} has trained weights. "
+            "Run `dvc repro`."
+        )
+    try:
+        return TrainingRecord.model_validate_json(found[0].read_text(encoding="utf-8"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(
+            f"{found[0]}: expected one TrainingRecord as JSON; "
+            f"{'.'.join(map(str, first['loc']))}: {first['msg']}. Delete it and run `dvc repro`."
+        ) from error
+
+
+def episode_costs(
+    model: Architecture, row: Row, teacher: Row, dtype: str
+) -> dict[str, object] | None:
+    """What an episode of one row costs; None if it or the prompted teacher played no turn.
 
     input_tokens are all tokens sent in all calls (prompt and conversation, each time they are
     sent), output_tokens all tokens generated: means over the `episodes` that had a turn, as are
@@ -189,7 +225,6 @@ def row_costs(model: Architecture, row: Row, teacher: Row, dtype: str) -> dict[s
     outputs = sum(turn.reply_tokens for turn in turns)
     return {
         "episodes": len(episodes),
-        "prompt_tokens": prompt,
         "input_tokens": round(inputs / len(episodes), TOKEN_DIGITS),
         "output_tokens": round(outputs / len(episodes), TOKEN_DIGITS),
         "flops": {regime: round(flops[regime]) for regime in REGIMES},
@@ -205,17 +240,35 @@ def row_costs(model: Architecture, row: Row, teacher: Row, dtype: str) -> dict[s
 
 
 def cost_tasks(
-    model: Architecture, tasks: dict[str, dict[str, Row]], dtype: str
+    model: Architecture,
+    tasks: dict[str, dict[str, Row]],
+    models: Path,
+    data: dict[str, int],
+    dtype: str,
 ) -> dict[str, dict[str, dict[str, object]]]:
-    """{task: {row: costs}} as in costs.json; rows that played no turn are left out.
+    """{task: {row: costs}} as in costs.json: of data, training, shipping, and of episodes if any.
 
-    `dtype` is that of the key-value cache.
+    Args:
+        model: the base model's sizes.
+        tasks: the rows that played, by task.
+        models: the folder that `fit` filled.
+        data: FLOPs of each task's pseudo data, which every row with trained weights needs.
+        dtype: of the key-value cache.
     """
-    costs: dict[str, dict[str, dict[str, object]]] = {}
-    for task, rows in tasks.items():
-        costs[task] = {}
-        for name, row in rows.items():
-            found = row_costs(model, row, rows[FULL_PROMPT], dtype)
-            if found is not None:
-                costs[task][name] = found
-    return costs
+    trained = {
+        task: {name: read_training(models, task, name, row) for name, row in rows.items()}
+        for task, rows in tasks.items()
+    }
+    return {
+        task: {
+            name: {
+                "data_flops": data[task] if trained[task][name].flops else 0,
+                "training": trained[task][name].model_dump(),
+                "bytes_to_ship": row.agent.bytes_to_ship,
+                "prompt_tokens": row.agent.prompt_tokens,
+                **(episode_costs(model, row, rows[FULL_PROMPT], dtype) or {}),
+            }
+            for name, row in rows.items()
+        }
+        for task, rows in tasks.items()
+    }

@@ -51,6 +51,7 @@ class PseudoData:
     """Everything that synthesis made for a task; `reasons` by index of the pair."""
 
     prompt: str
+    prompt_messages: Conversation
     pairs: list[PairedOutput]
     reasons: dict[int, str]
     conversations: list[PseudoConversation]
@@ -59,9 +60,18 @@ class PseudoData:
 def read_pseudo_data(task: str) -> PseudoData:
     """Raises UserError naming file and line of the first bad record."""
     pairs, reasons, conversations = pseudo_files(task)
+    prompt, messages = read_prompt(task)
     return PseudoData(
-        prompt=read_prompt(task)[0],
+        prompt=prompt,
+        prompt_messages=messages,
         pairs=read_records(pairs, PairedOutput),
         reasons={reason.index: reason.reason for reason in read_records(reasons, Reason)},
         conversations=read_records(conversations, PseudoConversation),
     )
+
+
+def explained_pairs(task: str, count: int) -> list[PairedOutput]:
+    """The first `count` of the pairs that have a reason: those that PG trains on."""
+    pairs, reasons, _ = pseudo_files(task)
+    explained = {reason.index for reason in read_records(reasons, Reason)}
+    return [pair for pair in read_records(pairs, PairedOutput) if pair.index in explained][:count]

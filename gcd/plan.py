@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from gcd.core.errors import UserError
+from gcd.core.interfaces import load_method
 from gcd.core.params import FILE, Params, check_sections
 from gcd.core.settings import PrepareModelSettings
 from gcd.cost import Architecture, ModelRecord, key_value_bytes, read_model
@@ -28,13 +29,12 @@ from gcd.plan_memory import (
     lora_parameters,
     weight_bytes,
 )
+from gcd.plan_rows import Cell, episodes, fits, left_out
 from gcd.plan_work import (
     SYNTHESIS,
     Lengths,
     Work,
     conversation_tokens,
-    episodes,
-    fit,
     generation_tokens,
     longest,
     synthesis,
@@ -166,14 +166,14 @@ def memory_table(
 
 def work_table(works: list[tuple[str, Work]], rate: float) -> str:
     """One line a stage, and their sum; `rate` in FLOPs a second."""
-    lines = [f"{'stage':<27}{'task':<16}{'read':>13}{'written':>13}{'TFLOPs':>15}{'hours':>11}"]
+    lines = [f"{'stage':<48}{'task':<16}{'read':>13}{'written':>13}{'TFLOPs':>15}{'hours':>11}"]
     for task, work in works:
         lines.append(
-            f"{work.stage:<27}{task:<16}{work.read:>13,.0f}{work.written:>13,.0f}"
+            f"{work.stage:<48}{task:<16}{work.read:>13,.0f}{work.written:>13,.0f}"
             f"{work.flops / 1e12:>15,.1f}{work.flops / rate / 3600:>11,.2f}"
         )
     total = sum(work.flops for _, work in works)
-    lines.append(f"{'sum':<69}{total / 1e12:>15,.1f}{total / rate / 3600:>11,.2f}")
+    lines.append(f"{'sum':<90}{total / 1e12:>15,.1f}{total / rate / 3600:>11,.2f}")
     return "\n".join(lines) + "\n"
 
 
@@ -185,7 +185,8 @@ def plan(name: str, rate: float, *, as_long_as_possible: bool) -> str:
     """
     file = YAML(typ="safe").load(apply_profile(FILE.read_text(encoding="utf-8"), name))
     top = [key for key in file if key not in ("tasks", "methods")]
-    gcd = check_sections(file, "methods.gcd").method
+    methods = {one: check_sections(file, f"methods.{one}").method for one in file["methods"]}
+    rows = {one: load_method(one).rows(settings) for one, settings in methods.items()}
     works: list[tuple[str, Work]] = []
     examples = []
     for task in file["tasks"]:
@@ -196,17 +197,27 @@ def plan(name: str, rate: float, *, as_long_as_possible: bool) -> str:
             sizes = longest(sizes, params)
         adapter = lora_parameters(model.architecture, params.train.lora.rank)
         models = find_models(model, params)
-        cells = synthesis(models, params, sizes)
-        cells += [fit(model.architecture, params, sizes, adapter, one) for one in (None, gcd)]
-        cells += episodes(model.architecture, params, sizes)
-        works += [(task, work) for work in cells]
-        examples += [conversation_tokens(sizes, params.train.max_length)]
-        examples += [generation_tokens(sizes, gcd.pg_max_length)]
+        cell = Cell(model.architecture, params, sizes, adapter)
+        shown = params.make_pseudo_inputs.demonstrations
+        made = synthesis(models, params.task.synthesis, shown, sizes)
+        works += [(task, work) for work in made]
+        for one, settings in methods.items():
+            works += [(task, work) for work in fits(cell, one, settings)]
+            works += [(task, work) for work in episodes(cell, one, settings, rows[one])]
+        tokens, labels = conversation_tokens(sizes, params.train.max_length)
+        examples += [(tokens, labels)]
+        if "prompt_prepending" in methods:
+            examples += [(sizes.prompt + tokens, labels)]
+        if "gcd" in methods:
+            joint = methods["gcd"]
+            examples += [generation_tokens(sizes, joint.pg_target, joint.pg_max_length)]
     others = list(dict.fromkeys(one for one in models.values() if one != model))
     lengths = "bounds of the params" if as_long_as_possible else "means of the recorded default run"
+    missing = left_out(list(methods))
+    note = f"Not in the sum: {', '.join(missing)}\n" if missing else ""
     return (
         f"Profile {name}; lengths: {lengths}; {rate:.3g} FLOPs a second\n"
-        f"{memory_table(model, others, params, examples)}\n{work_table(works, rate)}"
+        f"{memory_table(model, others, params, examples)}\n{work_table(works, rate)}{note}"
     )
 
 

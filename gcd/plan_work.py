@@ -1,4 +1,4 @@
-"""Tokens and FLOPs of every stage, from params.yaml and assumed lengths.
+"""Tokens and FLOPs of synthesis, from params.yaml and assumed lengths; pieces for the rows'.
 
 Counts (inputs, epochs, samples) are those of the params; all pseudo inputs are taken to be usable.
 Lengths are means of the recorded default run (`profiles/facts/lengths.yaml`), or, with `longest`,
@@ -8,10 +8,9 @@ template and of the texts around a prompt are left out: some 5 tokens a message,
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from gcd.core.params import Params
-from gcd.core.settings import Section
+from gcd.core.settings import Section, SynthesisSettings
 from gcd.cost import Architecture, ModelRecord, decode_flops, forward_flops
 
 SYNTHESIS = (
@@ -77,15 +76,22 @@ def longest(lengths: Lengths, params: Params) -> Lengths:
     )
 
 
-def synthesis(models: dict[str, ModelRecord], params: Params, sizes: Lengths) -> list[Work]:
-    """The four synthesis stages of a task, each with its model."""
+def synthesis(
+    models: dict[str, ModelRecord],
+    settings: SynthesisSettings,
+    demonstrations: int,
+    sizes: Lengths,
+) -> list[Work]:
+    """The four synthesis stages of a task, each with its model.
+
+    `demonstrations` is how many problems a request for pseudo inputs shows.
+    """
     asking, pairing, explaining, playing = (models[stage].architecture for stage in SYNTHESIS)
-    settings = params.task.synthesis
     inputs, per_request = settings.inputs, settings.per_request
     asked = Work("make_pseudo_inputs")
     asked.read_prompt(asking, sizes.prompt)
     line = sizes.problem + LISTED
-    shown = params.make_pseudo_inputs.demonstrations * line
+    shown = demonstrations * line
     asked.generate(asking, math.ceil(inputs / per_request), sizes.prompt, shown, per_request * line)
     paired = Work("make_paired_outputs")
     paired.read_prompt(pairing, sizes.prompt)
@@ -116,10 +122,11 @@ def conversation_tokens(sizes: Lengths, limit: int) -> tuple[float, float]:
     return min(read + labels, limit), min(labels, limit)
 
 
-def generation_tokens(sizes: Lengths, cut: int | None) -> tuple[float, float]:
-    """Tokens and labels of a PG example, whose target is cut at `cut` labels."""
-    target = sizes.prompt + sizes.reason
-    labels = target if cut is None else min(target, cut)
+def generation_tokens(sizes: Lengths, target: str, cut: int | None) -> tuple[float, float]:
+    """Tokens and labels of a PG example with this `pg_target`, which is cut at `cut` labels."""
+    parts = {"prompt": sizes.prompt, "reason": sizes.reason}
+    labels = parts.get(target, sizes.prompt + sizes.reason)
+    labels = labels if cut is None else min(labels, cut)
     return sizes.problem + 2 * sizes.reply + labels, labels
 
 
@@ -138,40 +145,3 @@ def training_flops(
     forward = linear + attention
     back = linear + 2 * tokens * adapter + 2.5 * attention
     return forward * (2 if checkpointing else 1) + back + 4 * labels * model.head_weights
-
-
-def fit(model: Architecture, params: Params, sizes: Lengths, adapter: int, gcd: Any | None) -> Work:
-    """Training of `seqkd`, or of `gcd` where its settings are given."""
-    work = Work("fit gcd" if gcd else "fit seqkd")
-    training = params.task.training
-    inputs = params.task.synthesis.inputs
-    steps = math.ceil(training.epochs * inputs / training.batch_size)
-    conversation = conversation_tokens(sizes, params.train.max_length)
-    terms = [(steps * training.batch_size, conversation)]
-    if gcd:
-        examples = math.ceil(steps / gcd.pg_every) * gcd.pg_batch_size
-        terms.append((examples, generation_tokens(sizes, gcd.pg_max_length)))
-    for examples, (tokens, labels) in terms:
-        work.read += examples * tokens
-        work.written += examples * labels
-        work.flops += examples * training_flops(
-            model, tokens, labels, adapter, checkpointing=params.train.gradient_checkpointing
-        )
-    return work
-
-
-def episodes(model: Architecture, params: Params, sizes: Lengths) -> list[Work]:
-    """The prompted and an internalised row playing the test samples, caches kept in a session."""
-    works = []
-    for name, prompt in (("run_episodes, prompted", sizes.prompt), ("run_episodes, a row", 0)):
-        work = Work(name)
-        if prompt:
-            work.read_prompt(model, prompt)
-        own, held = float(sizes.first_message), 0.0
-        for turn in range(math.ceil(sizes.played_turns)):
-            share = min(1.0, sizes.played_turns - turn) * params.task.test.count
-            work.generate(model, share, prompt + held, own, sizes.reply)
-            held += own + sizes.reply
-            own = sizes.played_observation
-        works.append(work)
-    return works

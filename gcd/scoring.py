@@ -13,6 +13,8 @@ teacher_agreement       share of teacher-visited states where the row's action e
                         teacher's (kind and content); states in which the teacher itself had no
                         valid action are left out.
 mean_turns              turns per episode, over the episodes that had a turn.
+prompt_recall           edit similarity of the prompt and what the row writes when asked for it,
+                        mean over the requests (`gcd.acting.recall`); rouge_l is the same by words.
 <measure>               mean of a part of the score that the task measures itself, e.g. action_f1
                         (`Episode.measures`); episodes without it (broken samples) count 0.
 
@@ -27,8 +29,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from gcd.core.records import Episode, StateReply
-from gcd.rows import FULL_PROMPT, Row
+from gcd.core.records import FULL_PROMPT, Episode, StateReply
+from gcd.rows import Row
 
 DIGITS = 4  # of everything in scores.json, rounded once, at the end
 
@@ -123,10 +125,14 @@ def relative_score(
     )
 
 
+def mean(values: list[float], bootstrap: Bootstrap) -> Estimate | None:
+    """The plain mean; of a single value the interval has no width."""
+    return bootstrap.ratio(np.array(values, dtype=np.float64), np.ones(len(values)))
+
+
 def mean_score(episodes: list[Episode], bootstrap: Bootstrap) -> Estimate | None:
     """Mean score of the samples."""
-    scores = np.array([episode.score for episode in episodes], dtype=np.float64)
-    return bootstrap.ratio(scores, np.ones(len(episodes)))
+    return mean([episode.score for episode in episodes], bootstrap)
 
 
 def valid_action_rate(episodes: list[Episode], bootstrap: Bootstrap) -> Estimate | None:
@@ -146,18 +152,14 @@ def teacher_agreement(replies: list[StateReply], confidence: float) -> Estimate 
 
 def mean_turns(episodes: list[Episode], bootstrap: Bootstrap) -> Estimate | None:
     """Turns per episode; an episode that never started says nothing about the agent."""
-    turns = [float(len(episode.turns)) for episode in episodes if episode.turns]
-    return bootstrap.ratio(np.array(turns), np.ones(len(turns)))
+    return mean([float(len(episode.turns)) for episode in episodes if episode.turns], bootstrap)
 
 
 def measures(episodes: list[Episode], bootstrap: Bootstrap) -> dict[str, Estimate | None]:
     """The mean of each measure over all episodes."""
     names = sorted({name for episode in episodes for name in episode.measures})
-    ones = np.ones(len(episodes))
     return {
-        name: bootstrap.ratio(
-            np.array([episode.measures.get(name, 0.0) for episode in episodes]), ones
-        )
+        name: mean([episode.measures.get(name, 0.0) for episode in episodes], bootstrap)
         for name in names
     }
 
@@ -172,6 +174,8 @@ def score_row(row: Row, full_prompt: Row, bootstrap: Bootstrap) -> dict[str, Est
         "valid_action_rate": valid_action_rate(row.episodes, bootstrap),
         "teacher_agreement": teacher_agreement(row.state_replies, confidence),
         "mean_turns": mean_turns(row.episodes, bootstrap),
+        "prompt_recall": mean([recall.edit_similarity for recall in row.recall], bootstrap),
+        "rouge_l": mean([recall.rouge_l for recall in row.recall], bootstrap),
         **measures(row.episodes, bootstrap),
     }
     tiers = {episode.groups["tier"] for episode in row.episodes if "tier" in episode.groups}
@@ -194,4 +198,22 @@ def score_tasks(
             for name, row in rows.items()
         }
         for task, rows in tasks.items()
+    }
+
+
+def short_metrics(
+    scores: dict[str, dict[str, dict[str, dict[str, float]]]],
+) -> dict[str, dict[str, dict[str, float]]]:
+    """{task: {row: {metric: percent}}}: the few numbers that experiments are compared by."""
+    names = {"score": "mean_score", "valid": "valid_action_rate", "agree": "teacher_agreement"}
+    return {
+        task: {
+            row: {
+                short: round(100 * metrics[name]["value"], 1)
+                for short, name in names.items()
+                if name in metrics
+            }
+            for row, metrics in rows.items()
+        }
+        for task, rows in scores.items()
     }

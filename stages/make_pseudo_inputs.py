@@ -3,8 +3,8 @@
 python -m stages.make_pseudo_inputs os_interaction
 """
 
+from gcd.core.base_model import BASE
 from gcd.core.interfaces import load_task
-from gcd.core.language_model import BASE
 from gcd.core.params import read_params
 from gcd.core.records import PseudoInput, read_records
 from gcd.core.stage import run, work_folder

@@ -3,7 +3,7 @@
 python -m stages.make_reasons os_interaction
 """
 
-from gcd.core.language_model import BASE
+from gcd.core.base_model import BASE
 from gcd.core.params import read_params
 from gcd.core.records import PairedOutput, read_records
 from gcd.core.stage import run, work_folder

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from gcd.acting.rollout import play, visited_states
 from gcd.agents import load_base_agent
+from gcd.core.base_model import BASE
 from gcd.core.interfaces import load_task
-from gcd.core.language_model import BASE
 from gcd.core.params import read_params
 from gcd.core.records import write_records
 from gcd.core.stage import run, work_folder

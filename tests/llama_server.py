@@ -1,6 +1,6 @@
 """llama.cpp's own server, as a process on loopback, and a relay that watches what reaches it.
 
-python -m tests.llama_server model.gguf [key]
+python -m tests.llama_server model.gguf [key [adapter.gguf]]
 """
 
 import json
@@ -23,9 +23,9 @@ SLOTS = 4
 CONTEXT = 2048
 
 
-def main(model: str, key: str = "") -> None:
-    """Serve `model` until a signal; print the address."""
-    from xllamacpp import CommonParams, Server
+def main(model: str, key: str = "", adapter: str = "") -> None:
+    """Serve `model`, perhaps with a LoRA adapter, until a signal; print the address."""
+    from xllamacpp import CommonAdapterLoraInfo, CommonParams, Server
 
     params = CommonParams()
     params.model.path = model
@@ -38,6 +38,10 @@ def main(model: str, key: str = "") -> None:
     params.sampling.top_k = 0
     params.sampling.min_p = 0.0
     params.api_keys = [key] if key else []
+    if adapter:
+        lora = CommonAdapterLoraInfo()
+        lora.path, lora.scale = adapter, 1.0
+        params.lora_adapters = [lora]
     server = Server(params)
     sys.stdout.write(f"{server.listening_address}\n")
     sys.stdout.flush()
@@ -45,9 +49,10 @@ def main(model: str, key: str = "") -> None:
 
 
 @contextmanager
-def serving(model: Path, key: str = "") -> Iterator[str]:
+def serving(model: Path, key: str = "", adapter: Path | None = None) -> Iterator[str]:
     """A server process; the address that `generation_server.address` wants."""
-    command = [sys.executable, "-m", "tests.llama_server", str(model), *([key] if key else [])]
+    command = [sys.executable, "-m", "tests.llama_server", str(model), key]
+    command += [str(adapter)] if adapter else []
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:

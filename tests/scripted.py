@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from gcd.core.interfaces import Reply
+from torch import Tensor
+
+from gcd.core.interfaces import ReadReply, Reply
 from gcd.core.records import Conversation, PairedOutput
 from gcd.core.settings import SynthesisSettings
 from tests.tiny import BASH
@@ -43,6 +45,18 @@ class Scripted:
         if text is None:
             return None
         return Reply((opening + text).strip().removesuffix("…"), 0, 0, not text.endswith("…"))
+
+
+class Unread:
+    """The part of an `Agent` that a stand-in needs where nobody lets it read."""
+
+    def read_replies(
+        self, conversations: list[Conversation], replies: list[str]
+    ) -> list[ReadReply]:
+        raise AssertionError("asked to read")
+
+    def log_probabilities(self, states: Tensor) -> Tensor:
+        raise AssertionError("asked for log-probabilities")
 
 
 def pair(index: int, teacher: str = BASH) -> PairedOutput:

@@ -15,7 +15,7 @@ from gcd.core.prompt import parse_prompt
 from gcd.tiny_model import WORD, Protocol
 from tests import tiny
 from tests.conftest import ROOT
-from tests.test_reproduction import make_repository, repro, shrink
+from tests.miniature import make_repository, repro, shrink
 
 NAME = "pocket_calculator"
 

@@ -27,8 +27,9 @@ from gcd.core.records import (
 from gcd.cost import Architecture
 from gcd.tiny_model import OS_INTERACTION, WORD
 from gcd.training.checkpoints import save_adapter
+from gcd.training.lora import attach_lora
 from gcd.training.losses import Example, token_loss_sum
-from gcd.training.trainer import Term, attach_lora
+from gcd.training.terms import Term
 from tests import tiny
 from tests.conftest import ROOT
 from tests.test_training import SETTINGS
@@ -42,6 +43,8 @@ prompted_episodes: {repeats: 1, episodes: 3, max_new_tokens: 60, at_least: 0.001
 train_step: {repeats: 1, examples: 2, tokens: 128, supervised_share: 0.25, at_least: 0.001,
   memory_at_most: 1000.0}
 train_epoch: {repeats: 1, at_least: 0.001}
+kl: {repeats: 2, labels: 300, kind: reverse, teacher_share: 0.5, memory_at_most: 1000.0}
+train_rows: {repeats: 1, conversations: 4, epochs: 1, shortened: {}}
 inference: {repeats: 1, turns: 3, new_tokens: 4}
 growth: {repeats: 1, prompt_tokens: [40, 80], conversations: 4, pseudo_inputs: [4, 8],
   short_prompt_tokens: 20, new_tokens: 4, training_tokens: 16, exponent_at_most: 100.0}
@@ -161,6 +164,14 @@ def check_facts(name: str, facts: dict[str, Any]) -> None:
     if name == "train_epoch":
         assert facts["labels_of_ours"] == facts["labels_of_reference"] > 0
         assert facts["tokens_with_padding"] > facts["tokens"]
+    if name == "kl":
+        assert facts["value_of_ours"] == pytest.approx(facts["value_of_reference"], rel=1e-4)
+        gradients = facts["largest_difference_of_gradients"], facts["largest_gradient"]
+        assert gradients[0] < 1e-3 * gradients[1]
+    if name == "train_rows":
+        trained = {"prompt_prepending", "seqkd", "seqkd_kld", "gcd"}
+        assert trained <= facts["tokens"].keys()
+        assert not facts["tokens"].keys() & {"full_prompt", "no_prompt"}
     if name == "inference":
         assert facts["student_identical_in_all_regimes"]
         assert facts["teacher_identical_in_all_regimes"]
@@ -198,8 +209,8 @@ def test_an_epoch_of_the_reference_has_the_examples_of_ours():
     sft = [Example([number], [True]) for number in range(6)]
     generation = [Example([10 + number], [True]) for number in range(4)]
     terms = [
-        Term("sft", 0.7, sft, 0, 2, 1, token_loss_sum),
-        Term("prompt_generation", 0.3, generation, 0, 1, 2, token_loss_sum),
+        Term({"sft": 0.7}, sft, 0, 2, 1, token_loss_sum),
+        Term({"prompt_generation": 0.3}, generation, 0, 1, 2, token_loss_sum),
     ]
     epoch = plain_epoch(terms, 3, seed=0)
     assert [[weight for weight, _ in step] for step in epoch] == [[0.7, 0.3], [0.7], [0.7, 0.3]]

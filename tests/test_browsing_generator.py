@@ -102,6 +102,7 @@ def test_splits_have_no_task_in_common(tmp_path: Path):
     assert len(set.union(*tasks)) == sum(map(len, tasks))
 
 
+@pytest.mark.slow
 def test_the_hash_seed_changes_nothing(tmp_path: Path):
     code = (
         "import sys, pathlib; from tests.browsing import SETTINGS;"

@@ -17,15 +17,14 @@ from gcd.core.records import AgentRecord, Episode, Turn
 from gcd.cost import (
     REGIMES,
     Architecture,
-    cost_tasks,
     decode_flops,
+    episode_costs,
     episode_flops,
     forward_flops,
     key_value_bytes,
     read_model,
-    row_costs,
 )
-from gcd.rows import FULL_PROMPT, Row
+from gcd.rows import Row
 from tests.tiny import ARCHITECTURE as TINY
 
 # All sizes 1: N = 4 + 3 = 7, H = 1, 4 L D = 4, so forward(n | c) = 14 n + 4 n (c + n) + 2.
@@ -229,16 +228,19 @@ def make_row(prompt: int, turns: list[Turn], deployment: str = "base", adapter: 
         for index, played in enumerate([turns, []])  # the second could not be started
     ]
     agent = AgentRecord(
-        row="r", deployment=deployment, prompt_tokens=prompt, adapter_parameters=adapter
+        row="r",
+        deployment=deployment,
+        prompt_tokens=prompt,
+        adapter_parameters=adapter,
+        bytes_to_ship=7,
     )
-    return Row(method="m", agent=agent, episodes=episodes, state_replies=[])
+    return Row("m", agent, episodes, state_replies=[], recall=[])
 
 
 def test_costs_of_a_row_by_hand() -> None:
-    costs = row_costs(UNIT, make_row(5, SESSION), make_row(5, SESSION), "float32")
+    costs = episode_costs(UNIT, make_row(5, SESSION), make_row(5, SESSION), "float32")
     assert costs is not None
     assert costs["episodes"] == 1  # an episode that never started costs nothing and is no case
-    assert costs["prompt_tokens"] == 5
     assert costs["input_tokens"] == 8 + 13 + 17
     assert costs["output_tokens"] == 6
     assert costs["kv_bytes_peak"] == 2 * 4 * (17 + 2)  # the reply's last token is not cached
@@ -250,8 +252,8 @@ def test_costs_of_a_row_by_hand() -> None:
 
 def test_relative_on_teacher_episodes_holds_behaviour_fixed() -> None:
     teacher = make_row(50, SESSION)
-    brief = row_costs(TINY, make_row(0, SESSION[:1]), teacher, "float32")
-    long = row_costs(TINY, make_row(0, [*SESSION, turn(40, 30)]), teacher, "float32")
+    brief = episode_costs(TINY, make_row(0, SESSION[:1]), teacher, "float32")
+    long = episode_costs(TINY, make_row(0, [*SESSION, turn(40, 30)]), teacher, "float32")
     assert brief and long
     assert brief["flops_relative_to_full_prompt"] != long["flops_relative_to_full_prompt"]
     key = "flops_relative_on_teacher_episodes"
@@ -261,19 +263,14 @@ def test_relative_on_teacher_episodes_holds_behaviour_fixed() -> None:
 def test_only_an_unmerged_adapter_costs() -> None:
     teacher = make_row(0, SESSION)
     flops = {
-        deployment: row_costs(TINY, make_row(0, SESSION, deployment, 1000), teacher, "float32")
+        deployment: episode_costs(TINY, make_row(0, SESSION, deployment, 1000), teacher, "float32")
         for deployment in ("base", "merged adapter", "unmerged adapter")
     }
     assert flops["base"] == flops["merged adapter"] != flops["unmerged adapter"]
+    prefix = episode_costs(TINY, make_row(0, SESSION, "trained prefix", 1000), teacher, "float32")
+    assert prefix == flops["base"]
     with pytest.raises(UserError, match="expected a deployment"):
-        row_costs(TINY, make_row(0, SESSION, "folded", 1000), teacher, "float32")
-
-
-def test_rows_without_turns_have_no_costs() -> None:
-    teacher, silent = make_row(5, SESSION), make_row(0, [])
-    assert set(cost_tasks(TINY, {"t": {FULL_PROMPT: teacher, "x": silent}}, "float32")["t"]) == {
-        FULL_PROMPT
-    }
+        episode_costs(TINY, make_row(0, SESSION, "folded", 1000), teacher, "float32")
 
 
 def test_model_file_is_checked(tmp_path: Path) -> None:

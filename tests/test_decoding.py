@@ -8,7 +8,7 @@ from gcd.core.errors import UserError
 from gcd.core.journal import Journal
 from gcd.core.language_model import LanguageModel
 from gcd.core.settings import ModelSettings
-from gcd.core.shared_prefix import attach_prefix, compute_prefix
+from gcd.core.shared_prefix import Prefix, attach_prefix, compute_prefix
 from tests.tiny import assistant, make_model, system, user
 
 PROMPT = [system("You work in a shell, and count files."), user("apple"), assistant("birch")]
@@ -146,7 +146,9 @@ def test_attention_that_the_shared_form_does_not_reproduce_is_refused(tokenizer,
     model = make_model(tokenizer)
     monkeypatch.setattr(
         "gcd.core.shared_prefix.attach_prefix",
-        lambda base, prefix: attach_prefix(base, [(keys * 0, values) for keys, values in prefix]),
+        lambda base, prefix: attach_prefix(
+            base, Prefix(prefix.ids, [(keys * 0, values) for keys, values in prefix.layers])
+        ),
     )
     with pytest.raises(UserError, match="not supported"):
         compute_prefix(model, tokenizer.encode("the quick brown fox " * 5))

@@ -19,8 +19,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from gcd import tiny_model
+from gcd.core.base_model import location
 from gcd.core.errors import UserError
-from gcd.core.language_model import LanguageModel, location
+from gcd.core.language_model import LanguageModel
 from gcd.core.params import read_params
 from gcd.core.records import PairedOutput, PseudoConversation, PseudoInput, Reason, read_records
 from gcd.synthesis.generation import check_models, load_generator

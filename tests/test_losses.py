@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
+from gcd.training.lora import attach_lora
 from gcd.training.lora_layer import LoraLinear
 from gcd.training.losses import Example, pack, token_loss_sum
 from gcd.training.packed_attention import attend_within_examples
-from gcd.training.trainer import attach_lora
 from tests.test_training import SETTINGS
 
 
@@ -121,11 +121,21 @@ def test_a_row_reads_once_what_all_begin_with_and_nothing_after_the_last_label()
     assert batch.labels.tolist() == [2, 4, 5, 7, 8, 9]
 
 
-@pytest.mark.parametrize("others", [[], [[5, 6, 7, 1, 2, 3]], [[5, 6, 8], [5, 6, 7, 8]]])
-def test_what_is_shared_learns_from_all(adapted, others):
+@pytest.mark.parametrize(
+    ("others", "shared"),
+    [
+        ([], 4),
+        ([([5, 6, 7, 1, 2, 3], {1, 2})], 2),
+        ([([5, 6, 8], {1, 2}), ([5, 6, 7, 8], {1, 2})], 2),
+        # Longer than the rests, as a prompt is: the others' rests attend to it behind a mask.
+        ([([5, 6, 7, 1, 2], {3, 4}), ([5, 6, 7, 3, 2], {2, 4})], 3),
+    ],
+)
+def test_what_is_shared_learns_from_all(adapted, others, shared):
     """Loss and gradients of the row are the sums of the examples alone, by the book."""
-    items = [example([5, 6, 7, 8, 9], {1, 2, 4}), *(example(ids, {1, 2}) for ids in others)]
-    assert pack(items, torch.device("cpu")).shared == {0: 4, 1: 2, 2: 2}[len(others)]
+    items = [example([5, 6, 7, 8, 9], {1, 2, 4}), *(example(*other) for other in others)]
+    batch = pack(items, torch.device("cpu"))
+    assert batch.shared == shared
     for name, weight in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.02)

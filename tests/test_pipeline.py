@@ -15,9 +15,16 @@ ROOT = Path(__file__).resolve().parents[1]
 STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
 PARAMS = YAML(typ="safe").load(ROOT / "params.yaml")
 FOLDERS = {"task": "tasks", "method": "methods"}
+# The default's tasks and methods, and those that profiles bring.
+for profile in ("all", "internalize", "warm_start"):
+    brought = YAML(typ="safe").load(ROOT / f"profiles/{profile}.yaml")
+    for group in FOLDERS.values():
+        known = brought.get(group, {})
+        PARAMS[group] |= {key: value for key, value in known.items() if value is not None}
 # From the bottom up: a module may import its own layer and those before it.
 LAYERS = [
     "core",
+    "host",
     "repro",
     "profiles",
     "tiny_model",
@@ -26,21 +33,26 @@ LAYERS = [
     "data",
     "synthesis",
     "agents",
+    "compression",
     "model_source",
     "training",
     "rows",
     "scoring",
+    "probing",
+    "probe_scores",
     "cost",
     "plan_memory",
     "plan_work",
+    "comparisons",
+    "plan_rows",
     "plan",
-    "transcripts",
-    "figures",
-    "tables",
-    "results",
-    "reporting",
+    "data_cost",
+    "report",
+    "experiments",
     "tasks",
     "methods",
+    "exports",
+    "internalize",
     "stages",
 ]
 
@@ -148,5 +160,12 @@ def test_what_the_library_reads_by_itself_is_known():
     }
     assert calls == {
         ("gcd/synthesis/generation.py", "read_params('generation_server')"),
+        # After the last stage, in the folder of a run.
+        ("gcd/exports/writing.py", "read_params('model', 'run_episodes')"),
+        (
+            "gcd/internalize/fidelity.py",
+            "read_params('model', 'run_episodes', f'methods.{method}')",
+        ),
+        ("gcd/internalize/running.py", "read_params('seed', 'score')"),
         ("gcd/tasks/os_interaction/__main__.py", "read_params('tasks.os_interaction')"),
     }

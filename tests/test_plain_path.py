@@ -10,14 +10,15 @@ import pytest
 import torch
 
 from benchmarks.reference import attach_plain_lora, load_plain, pad_right, reply
+from gcd.core.base_model import load_base
 from gcd.core.chat import render
-from gcd.core.language_model import LanguageModel, load_base
+from gcd.core.language_model import LanguageModel
 from gcd.core.params import Params, read_params
 from gcd.core.prompt import parse_prompt, read_prompt_text
 from gcd.core.records import Conversation
 from gcd.core.sessions import Sessions
+from gcd.training.lora import attach_lora
 from gcd.training.losses import Example, pack, token_loss_sum
-from gcd.training.trainer import attach_lora
 from tests.conftest import ROOT
 from tests.tiny import assistant, user
 

@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 
-from gcd.tables import interval, markdown
-from gcd.transcripts import MESSAGE_LINES, escape, fence, printable
+from gcd.report.tables import interval, markdown
+from gcd.report.transcripts import MESSAGE_LINES, escape, fence, printable
 
 HOSTILE = [
     "```bash\nls\n```\n## Forged heading\n",

@@ -40,6 +40,13 @@ def test_what_the_longest_chain_begins_with_runs_first() -> None:
     assert schedule.ready_stages(UPSTREAM, {"a", "b"}, paths) == ["e", "c"]  # d waits for c
 
 
+def test_what_a_stage_needs() -> None:
+    assert pipeline.needed_by(["d"], UPSTREAM) == {"a", "b", "c", "d"}
+    assert pipeline.needed_by(["c", "e"], UPSTREAM) == {"a", "c", "e"}
+    with pytest.raises(UserError, match=r"--stages: no stage `f`; `dvc stage list`"):
+        pipeline.needed_by(["a", "f"], UPSTREAM)
+
+
 @pytest.mark.parametrize(
     ("number", "left"),
     [

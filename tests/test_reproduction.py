@@ -13,69 +13,13 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 from ruamel.yaml import YAML
 
-from tests import tiny
-from tests.conftest import ROOT
-
-SCRIPTS = str(Path(sys.executable).parent)
-ENVIRONMENT = {**os.environ, "PATH": f"{SCRIPTS}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
-
-
-def shrink(params: dict[str, Any]) -> None:
-    """Numbers small enough for a minute."""
-    params["prepare_model"]["source"] = "path"
-    params["prepare_model"]["path"]["folder"] = "mine"
-    [task] = params["tasks"].values()
-    for split, count in (("demonstrations", 8), ("development", 4), ("test", 6)):
-        task[split]["count"] = count
-    task["max_turns"] = 3
-    params["teacher"]["max_new_tokens"] = 60
-    params["run_episodes"]["max_new_tokens"] = 60
-    task["synthesis"] |= {"inputs": 6, "per_request": 6, "max_turns": 3}
-    task["training"] |= {"epochs": 2, "batch_size": 2}
-    params["make_pseudo_inputs"] |= {"minimum": 3, "max_requests": 6}
-    params["make_pseudo_inputs"] |= {"demonstrations": 2, "temperature": 1.0}
-    for stage in ("make_paired_outputs", "make_reasons", "make_pseudo_conversations"):
-        params[stage]["minimum"] = 1
-    params["make_pseudo_conversations"] |= {"end_token": "[END]", "live_conversations": 2}
-    params["train"]["checkpoint_every"] = 1
-    params["train"]["lora"]["rank"] = 4
-    params["score"]["bootstrap_samples"] = 100
-
-
-def make_repository(folder: Path, taught: Path) -> Path:
-    """A copy of the repository's sources with one task, shrunken parameters and the tiny model."""
-    for name in ("gcd", "stages", "data/prompts"):
-        ignore = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
-    for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
-        shutil.copy(ROOT / name, folder / name)
-    shutil.copytree(taught, folder / "mine")
-    (folder / "data/prompts/os_interaction.md").write_text(tiny.PROMPT)
-    yaml = YAML()
-    params = yaml.load(ROOT / "params.yaml")
-    params["tasks"] = {"os_interaction": params["tasks"]["os_interaction"]}
-    shrink(params)
-    yaml.dump(params, folder / "params.yaml")
-    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
-    subprocess.run(["dvc", "init", "-q"], cwd=folder, check=True, env=ENVIRONMENT)
-    return folder
-
-
-def repro(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["dvc", "repro", *arguments],
-        cwd=folder,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+from gcd.repro.pipeline import read_pipeline
+from tests.miniature import ENVIRONMENT, make_repository, repro, run_module
 
 
 def results(folder: Path) -> dict[str, bytes]:
@@ -85,25 +29,56 @@ def results(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in files if file.is_file()}
 
 
-@pytest.fixture(scope="module")
-def reproduced(tmp_path_factory: pytest.TempPathFactory, taught: Path) -> Path:
-    """A repository after a whole `dvc repro`."""
-    folder = make_repository(tmp_path_factory.mktemp("repository"), taught)
-    done = repro(folder)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    return folder
-
-
 def test_everything_is_there(reproduced: Path) -> None:
-    for name in ("scores.json", "costs.json", "report.md", "figures", "tables"):
+    numbers = ("scores", "comparisons", "metrics", "probe_scores", "costs")
+    pages = ("report.md", "report.html", "transcripts.html")
+    for name in (*[f"{number}.json" for number in numbers], *pages, "figures", "tables"):
         assert (reproduced / "reports" / name).exists()
     assert not any((reproduced / ".work").glob("*/*"))
+
+
+def test_every_row_is_asked_for_its_prompt_and_priced(reproduced: Path) -> None:
+    scores, costs = (
+        json.loads((reproduced / f"reports/{name}.json").read_text())["os_interaction"]
+        for name in ("scores", "costs")
+    )
+    for name, row in scores.items():
+        assert 0 <= row["prompt_recall"]["value"] <= 1
+        assert row["rouge_l"]["n"] == 1
+        steps = costs[name]["training"]["optimizer_steps"]
+        assert (steps > 0) == (name in ("seqkd", "gcd"))
+    prompt = reproduced / "data/tasks/os_interaction/prompt.md"
+    adapter = reproduced / "models/os_interaction/gcd/adapter/adapter_model.safetensors"
+    shipped = {name: row["bytes_to_ship"] for name, row in costs.items()}
+    assert shipped["full_prompt"] == len(prompt.read_text().strip().encode())
+    assert shipped["gcd"] == adapter.stat().st_size > shipped["no_prompt"] == 0
+
+
+def test_every_row_is_probed_and_the_base_model_forgets_nothing(reproduced: Path) -> None:
+    probes = json.loads((reproduced / "reports/probe_scores.json").read_text())["os_interaction"]
+    scores = json.loads((reproduced / "reports/scores.json").read_text())["os_interaction"]
+    assert probes.keys() == scores.keys()
+    base = probes["no_prompt"]
+    assert (base["agreement"]["low"], base["kl"]["high"]) == (1.0, 0.0)
+    assert (base["perplexity_ratio"]["low"], base["perplexity_ratio"]["high"]) == (1.0, 1.0)
+    assert all(row["kl"]["value"] > 0 for name, row in probes.items() if name != "no_prompt")
 
 
 def test_second_run_does_nothing(reproduced: Path) -> None:
     done = repro(reproduced)
     assert "up to date" in done.stdout
     assert "Running stage" not in done.stdout
+
+
+def test_a_methods_number_concerns_its_cells_only(
+    tmp_path: Path, reproduced: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No other method is trained or played again: as DVC itself sees a changed repository."""
+    folder = change(reproduced, tmp_path / "changed", "sft_weight: 0.7", "sft_weight: 0.5")
+    monkeypatch.chdir(folder)
+    cells = {f"{stage}@os_interaction-gcd" for stage in ("fit", "run_episodes", "probe_behaviour")}
+    after = {"score", "measure_cost", "report"}
+    assert read_pipeline().changed == {"check_params", *cells, *after}
 
 
 @pytest.mark.slow
@@ -142,52 +117,37 @@ def test_killed_stages_continue_to_the_same_result(
     assert results(folder) == results(reproduced)
 
 
-def run_module(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", *arguments],
-        cwd=folder,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-@pytest.fixture(scope="module")
-def driven(tmp_path_factory: pytest.TempPathFactory, taught: Path) -> Path:
-    """A repository after a whole run of `gcd.repro`: two stages at a time, in warm Python."""
-    folder = make_repository(tmp_path_factory.mktemp("driven"), taught)
-    done = run_module(folder, "gcd.repro", "--jobs", "2")
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    return folder
-
-
 @pytest.mark.slow
-def test_driver_makes_what_dvc_repro_makes(driven: Path, reproduced: Path) -> None:
-    assert results(driven) == results(reproduced)
-    assert (driven / "dvc.lock").read_bytes() == (reproduced / "dvc.lock").read_bytes()
-    assert "up to date" in repro(driven, "--dry").stdout
-    assert (driven / "logs/report.log").stat().st_size > 0
-    stages = [json.loads(line) for line in (driven / "logs/timings.jsonl").open()]
-    assert len(stages) == 1 + len(YAML(typ="safe").load(driven / "dvc.lock")["stages"])
+def test_driver_makes_what_dvc_repro_makes(tmp_path: Path, taught: Path, reproduced: Path) -> None:
+    plain = make_repository(tmp_path / "repository", taught)
+    done = repro(plain)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    assert results(plain) == results(reproduced)
+    assert (plain / "dvc.lock").read_bytes() == (reproduced / "dvc.lock").read_bytes()
+
+
+def test_driver_says_what_it_did(reproduced: Path) -> None:
+    assert (reproduced / "logs/report.log").stat().st_size > 0
+    stages = [json.loads(line) for line in (reproduced / "logs/timings.jsonl").open()]
+    assert len(stages) == 1 + len(YAML(typ="safe").load(reproduced / "dvc.lock")["stages"])
     assert stages[0]["stage"] == "warm_python"
 
 
 @pytest.mark.slow
-def test_driver_does_nothing_twice_and_knows_its_tasks(driven: Path) -> None:
-    again = run_module(driven, "gcd.repro")
+def test_driver_does_nothing_twice_and_knows_its_tasks(reproduced: Path) -> None:
+    again = run_module(reproduced, "gcd.repro")
     assert again.returncode == 0
-    assert again.stdout == "19 stages are up to date.\n"
-    unknown = run_module(driven, "gcd.repro", "--tasks", "chess")
+    assert again.stdout == "24 stages are up to date.\n"
+    unknown = run_module(reproduced, "gcd.repro", "--tasks", "chess")
     assert unknown.returncode == 1
     assert unknown.stderr == "--tasks: no task `chess`; params.yaml has: os_interaction.\n"
-    none = run_module(driven, "gcd.repro", "--jobs", "0")
+    none = run_module(reproduced, "gcd.repro", "--jobs", "0")
     assert (none.returncode, none.stderr) == (1, "--jobs: expected 1 or more, got 0.\n")
 
 
-def change(driven: Path, folder: Path, old: str, new: str) -> Path:
+def change(reproduced: Path, folder: Path, old: str, new: str) -> Path:
     """A copy of the repository with another params.yaml."""
-    shutil.copytree(driven, folder, ignore=shutil.ignore_patterns("logs"))
+    shutil.copytree(reproduced, folder, ignore=shutil.ignore_patterns("logs"))
     text = (folder / "params.yaml").read_text()
     assert text.count(old) == 1
     (folder / "params.yaml").write_text(text.replace(old, new))
@@ -195,9 +155,9 @@ def change(driven: Path, folder: Path, old: str, new: str) -> Path:
 
 
 @pytest.mark.slow
-def test_driver_ends_with_the_error_of_the_stage(tmp_path: Path, driven: Path) -> None:
+def test_driver_ends_with_the_error_of_the_stage(tmp_path: Path, reproduced: Path) -> None:
     old = "make_reasons:\n  model: base\n  minimum: 1\n"
-    folder = change(driven, tmp_path / "changed", old, old.replace("1", "1000"))
+    folder = change(reproduced, tmp_path / "changed", old, old.replace("1", "1000"))
     done = run_module(folder, "gcd.repro")
     assert done.returncode == 1
     assert done.stderr.startswith("make_reasons: ")
@@ -218,8 +178,8 @@ def processes_in(folder: Path) -> list[psutil.Process]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_driver_leaves_nothing_running(tmp_path: Path, driven: Path, number: int) -> None:
-    folder = change(driven, tmp_path / "changed", "\nseed: 0\n", "\nseed: 1\n")
+def test_driver_leaves_nothing_running(tmp_path: Path, reproduced: Path, number: int) -> None:
+    folder = change(reproduced, tmp_path / "changed", "\nseed: 0\n", "\nseed: 1\n")
     process = subprocess.Popen(
         [sys.executable, "-m", "gcd.repro"],
         cwd=folder,

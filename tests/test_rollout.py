@@ -9,6 +9,7 @@ from typing import Any
 from gcd.acting.rollout import CONTEXT_LIMIT, play, visited_states
 from gcd.core.interfaces import Reply
 from gcd.core.records import Action, Conversation, Episode, Played, StateReply, TeacherState
+from tests.scripted import Unread
 from tests.tiny import assistant, user
 
 
@@ -76,12 +77,13 @@ class CountdownTask:
         return Action(kind="say", content=reply) if reply.isdigit() else None
 
 
-class ScriptedAgent:
+class ScriptedAgent(Unread):
     """Replies with `answer` of the last message; remembers how many it was asked at once."""
 
     deployment = "base"
     prompt_tokens = 7
     adapter_parameters = 0
+    bytes_to_ship = 0
 
     def __init__(self, answer: Callable[[str], str | None]) -> None:
         self.answer = answer
@@ -91,6 +93,9 @@ class ScriptedAgent:
         self.asked.append(len(conversations))
         texts = [self.answer(conversation[-1].content) for conversation in conversations]
         return [None if text is None else Reply(text, 5, 2, complete=True) for text in texts]
+
+    def write(self, conversations: list[Conversation], max_new_tokens: int) -> list[Reply | None]:
+        return self.reply(conversations)
 
 
 def count_down(message: str) -> str:

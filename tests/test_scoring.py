@@ -1,13 +1,18 @@
 """Scoring: intervals against hand-worked values, and what counts as what."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from gcd.core.errors import UserError
-from gcd.core.records import Action, AgentRecord, Episode, StateReply, Turn, write_records
-from gcd.rows import FULL_PROMPT, Row, check_same_samples, read_rows
+from gcd.core.records import (
+    FULL_PROMPT,
+    Action,
+    AgentRecord,
+    Episode,
+    PromptRecall,
+    StateReply,
+    Turn,
+)
+from gcd.rows import Row
 from gcd.scoring import Bootstrap, score_row, score_tasks, valid_action_rate, wilson
 
 BOOTSTRAP = Bootstrap(confidence=0.95, samples=500, seed=0)
@@ -58,8 +63,10 @@ def make_episode(
 def make_row(
     episodes: list[Episode], replies: list[StateReply] | None = None, method: str = "m"
 ) -> Row:
-    agent = AgentRecord(row="r", deployment="base", prompt_tokens=0, adapter_parameters=0)
-    return Row(method=method, agent=agent, episodes=episodes, state_replies=replies or [])
+    agent = AgentRecord(
+        row="r", deployment="base", prompt_tokens=0, adapter_parameters=0, bytes_to_ship=0
+    )
+    return Row(method, agent, episodes, replies or [], recall=[])
 
 
 def test_wilson_interval_hand_worked() -> None:
@@ -206,42 +213,14 @@ def test_scores_are_rounded_once_and_sets_of_rows_do_not_matter() -> None:
     assert both["x"]["relative_to_full_prompt"]["value"] == 0.5
 
 
-def test_rows_must_have_played_the_same_samples() -> None:
-    teacher = make_row([make_episode(index, 1.0) for index in "abc"])
-    check_same_samples("t", {FULL_PROMPT: teacher, "x": teacher})
-    short = make_row(teacher.episodes[:2])
-    with pytest.raises(UserError, match=r"row 'x'.*missing c \(1\)"):
-        check_same_samples("t", {FULL_PROMPT: teacher, "x": short})
-    extra = make_row([*teacher.episodes, make_episode("d", 1.0)])
-    with pytest.raises(UserError, match=r"extra d \(1\)"):
-        check_same_samples("t", {FULL_PROMPT: teacher, "x": extra})
-    twice = make_row([*teacher.episodes, teacher.episodes[0]])
-    with pytest.raises(UserError, match=r"repeated a \(1\)"):
-        check_same_samples("t", {FULL_PROMPT: teacher, "x": twice})
-    states = [StateReply(index=4, reply="r", action=None, teacher_action=None)]
-    with pytest.raises(UserError, match=r"teacher states.*extra 4 \(1\)"):
-        check_same_samples("t", {FULL_PROMPT: teacher, "x": make_row(teacher.episodes, states)})
-    with pytest.raises(UserError, match="expected a row 'full_prompt'"):
-        check_same_samples("t", {"x": teacher})
-
-
-def test_read_rows_reads_what_was_written(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="found none"):
-        read_rows(tmp_path)
-    row = make_row([make_episode("1", 1.0)], method=FULL_PROMPT)
-    folder = tmp_path / "t" / FULL_PROMPT / FULL_PROMPT
-    write_records(folder / "episodes.jsonl", row.episodes)
-    write_records(folder / "state_replies.jsonl", row.state_replies)
-    with pytest.raises(UserError, match=r"agent.json: no such file"):
-        read_rows(tmp_path)
-    (folder / "agent.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(UserError, match="expected one AgentRecord"):
-        read_rows(tmp_path)
-    write_records(folder / "agent.json", [row.agent])
-    assert read_rows(tmp_path) == {"t": {FULL_PROMPT: row}}
-    for name in ("agent.json", "episodes.jsonl", "state_replies.jsonl"):
-        other = tmp_path / "t" / "zz" / FULL_PROMPT / name
-        other.parent.mkdir(parents=True, exist_ok=True)
-        other.write_bytes((folder / name).read_bytes())
-    with pytest.raises(UserError, match="expected one method to fill row"):
-        read_rows(tmp_path)
+def test_prompt_recall_is_the_mean_over_requests() -> None:
+    asked = [
+        PromptRecall(index=index, text="t", edit_similarity=similarity, rouge_l=similarity / 2)
+        for index, similarity in ((0, 1.0), (3, 0.5))
+    ]
+    row = Row("m", make_row([]).agent, [make_episode("1", 1.0)], [], asked)
+    metrics = score_row(row, row, BOOTSTRAP)
+    assert (metrics["prompt_recall"].value, metrics["prompt_recall"].n) == (0.75, 2)
+    assert metrics["rouge_l"].value == 0.375
+    silent = make_row([make_episode("1", 1.0)])  # nobody asked
+    assert not {"prompt_recall", "rouge_l"} & set(score_row(silent, row, BOOTSTRAP))

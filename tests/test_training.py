@@ -10,10 +10,13 @@ from peft import PeftModel
 
 from gcd.core.errors import UserError
 from gcd.core.settings import LoraSettings, TrainSettings
+from gcd.training.checkpoints import save_adapter
+from gcd.training.lora import attach_lora
 from gcd.training.losses import Example, token_loss_sum
 from gcd.training.optimizers import learning_rate, make_optimizer
 from gcd.training.processes import check_division, deal
-from gcd.training.trainer import Term, Trainer, attach_lora, micro_batches, train
+from gcd.training.terms import Term, micro_batches
+from gcd.training.trainer import Trainer, train
 from tests.tiny import make_model
 
 SETTINGS = TrainSettings(
@@ -26,6 +29,7 @@ SETTINGS = TrainSettings(
     weight_decay=0.0,
     gradient_clip=1.0,
     checkpoint_every=2,
+    conversations="role_played",
     lora=LoraSettings(rank=4, alpha=8, dropout=0.1),
 )
 EXAMPLES = [
@@ -35,7 +39,14 @@ EXAMPLES = [
 
 
 def term(name="sft", weight=1.0, batch_size=2, every=1):
-    return Term(name, weight, EXAMPLES, 0, batch_size, every, token_loss_sum)
+    return Term({name: weight}, EXAMPLES, 0, batch_size, every, token_loss_sum)
+
+
+def train_adapter(model, terms, settings, epochs, seed, work, out):
+    def save(weights):
+        save_adapter(model, weights, out / "adapter")
+
+    train(model, terms, settings, epochs=epochs, seed=seed, work=work, out=out, save=save)
 
 
 def run(tokenizer, tmp_path, name, terms, settings=SETTINGS, seed=0):
@@ -43,7 +54,7 @@ def run(tokenizer, tmp_path, name, terms, settings=SETTINGS, seed=0):
     model = attach_lora(make_model(tokenizer), settings, four_bit=False, seed=seed)
     out, work = tmp_path / name, tmp_path / f"{name}-work"
     work.mkdir(exist_ok=True)
-    train(model, terms, settings, epochs=3, seed=seed, work=work, out=out)
+    train_adapter(model, terms, settings, 3, seed, work, out)
     files = sorted(path for path in out.rglob("*") if path.is_file())
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
@@ -65,7 +76,7 @@ def test_weight_one_and_zero_is_the_first_term_alone(tokenizer, tmp_path):
 
 def test_weight_zero_trains_on_the_second_term_only(tokenizer, tmp_path):
     """λ = 0: the conversations have no influence, only their number sets the steps."""
-    other = Term("sft", 0.0, list(reversed(EXAMPLES)), 0, 2, 1, token_loss_sum)
+    other = Term({"sft": 0.0}, list(reversed(EXAMPLES)), 0, 2, 1, token_loss_sum)
     first = run(tokenizer, tmp_path, "a", [term("sft", 0.0), term("prompt_generation", 1.0, 1)])
     second = run(tokenizer, tmp_path, "b", [other, term("prompt_generation", 1.0, 1)])
     assert first == second
@@ -180,7 +191,7 @@ def test_only_the_adapter_moves_and_it_learns(tokenizer, tmp_path):
     settings = SETTINGS.model_copy(update={"learning_rate": 0.05})
     model = attach_lora(make_model(tokenizer), settings, four_bit=False, seed=0)
     before = {name: value.clone() for name, value in model.named_parameters()}
-    train(model, [term()], settings, epochs=80, seed=0, work=tmp_path, out=tmp_path)
+    train_adapter(model, [term()], settings, 80, 0, tmp_path, tmp_path)
     for name, value in model.named_parameters():
         assert ("lora_" in name) == (not torch.equal(value, before[name])), name
     losses = [
@@ -202,7 +213,7 @@ def logits(model):
 
 def test_saved_adapter_loads_to_the_same_logits(tokenizer, tmp_path):
     model = attach_lora(make_model(tokenizer), SETTINGS, four_bit=False, seed=0)
-    train(model, [term()], SETTINGS, epochs=3, seed=0, work=tmp_path, out=tmp_path)
+    train_adapter(model, [term()], SETTINGS, 3, 0, tmp_path, tmp_path)
     loaded = PeftModel.from_pretrained(make_model(tokenizer), str(tmp_path / "adapter"))
     assert torch.equal(logits(loaded), logits(model))
 
@@ -242,7 +253,7 @@ def test_no_examples_is_an_error(tokenizer, tmp_path):
 
 def test_four_bit_base_trains_and_reloads(tokenizer, tmp_path):
     """QLoRA on the CPU: NF4 base, LoRA on top, the same logits after reloading both."""
-    from gcd.core import language_model
+    from gcd.core import base_model
     from gcd.core.settings import ModelSettings
     from tests.tiny import save
 
@@ -250,12 +261,12 @@ def test_four_bit_base_trains_and_reloads(tokenizer, tmp_path):
     (tmp_path / "base/model.json").write_text('{"source": "path"}')
     settings = ModelSettings(quantization="nf4", dtype="float32", batch_tokens=100)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(language_model, "BASE", tmp_path / "base")
-        base, _ = language_model.load_base(settings)
+        patch.setattr(base_model, "BASE", tmp_path / "base")
+        base, _ = base_model.load_base(settings)
         assert type(base.model.layers[0].mlp.up_proj).__name__ == "Linear4bit"
         model = attach_lora(base, SETTINGS, four_bit=True, seed=0)
-        train(model, [term()], SETTINGS, epochs=3, seed=0, work=tmp_path, out=tmp_path)
-        loaded, _, deployment, trained = language_model.load_with_adapter(
+        train_adapter(model, [term()], SETTINGS, 3, 0, tmp_path, tmp_path)
+        loaded, _, deployment, trained = base_model.load_with_adapter(
             settings, tmp_path / "adapter"
         )
     assert deployment == "unmerged adapter"

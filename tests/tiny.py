@@ -10,6 +10,7 @@ from typing import Any
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from gcd import tiny_model
+from gcd.compression.tiny_encoder import TinyEncoderSource
 from gcd.core.prompt import format_prompt
 from gcd.core.records import Message
 from gcd.core.settings import TinySource
@@ -40,6 +41,7 @@ SOURCE = TinySource(
     longest_filler=30,
     seed=0,
 )
+ENCODER = TinyEncoderSource(hidden_size=32, layers=2, heads=2, vocabulary_size=600, context=512)
 PROMPT = format_prompt(OS_INTERACTION.prompt(), "prompt") + "\n"
 NOUNS = OS_INTERACTION.words
 BASH, OUTPUT, ANSWER = OS_INTERACTION.turns[1:]

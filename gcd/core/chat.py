@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gcd.core.errors import UserError
-from gcd.core.records import Conversation
+from gcd.core.records import Conversation, Message
 
 # Private-use characters that no text contains; rendered around a message's number.
 _OPEN, _CLOSE = "\ue000", "\ue001"
@@ -112,3 +112,15 @@ def render_request(
     cut = rendered.content_ends[len(prompt) - 1] if prompt else 0
     ids = rendered.ids + (encode_text(tokenizer, opening) if opening else [])
     return ids[:cut], ids[cut:]
+
+
+def prompt_ids(tokenizer: Any, prompt: Conversation) -> list[int]:
+    """Ids that every request with `prompt` begins with; none for an empty one."""
+    return render_request(tokenizer, prompt, [Message(role="user", content="?")], "")[0]
+
+
+def header_ids(tokenizer: Any, prompt: Conversation) -> list[int]:
+    """Ids that stand before the first content of `prompt` (at least one message)."""
+    rendered = render(tokenizer, prompt, generation_header=True)
+    content = encode_text(tokenizer, prompt[0].content)
+    return rendered.ids[: rendered.content_ends[0] - len(content)]

@@ -1,7 +1,7 @@
 """Batched decoding: token by token, rows leave the batch as they finish."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,14 +24,14 @@ class Sampling:
 
 
 def make_chooser(
-    sampling: Sampling | None, sequences: list[int]
+    sampling: Sampling | None, sequences: Sequence[int | str]
 ) -> Callable[[Tensor, list[int]], list[int]]:
     """A function from logits [rows, V] and the rows' places in the batch to one token a row.
 
     Args:
         sampling: None for greedy.
-        sequences: the number of each sequence of the batch, which names its random stream: what a
-            sequence draws does not depend on its neighbours.
+        sequences: the number or name of each sequence of the batch, which names its random stream:
+            what a sequence draws does not depend on its neighbours.
     """
     if sampling is None:
         return lambda logits, rows: logits.argmax(-1).tolist()

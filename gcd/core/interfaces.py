@@ -9,14 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Protocol, cast
 
 from pydantic import BaseModel
 
+from gcd.core.errors import UserError
 from gcd.core.records import Action, Conversation, SkippedSample
 from gcd.core.timings import loading
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from gcd.core.decoding import Sampling
     from gcd.core.params import Params
     from gcd.core.sessions import Sessions
@@ -103,6 +107,18 @@ class Reply:
     complete: bool
 
 
+@dataclass(frozen=True)
+class ReadReply:
+    """A reply that was given, as a model reads it.
+
+    `ids` are its n tokens. `states` are last hidden states, [n + 1, d], on the CPU: state i is what
+    the model predicts token i from, the last one what it predicts to follow.
+    """
+
+    ids: list[int]
+    states: Tensor
+
+
 class TextGenerator(Protocol):
     """Something that writes replies: a model in this process, or a server.
 
@@ -134,9 +150,21 @@ class Agent(Protocol):
     deployment: str
     prompt_tokens: int
     adapter_parameters: int
+    bytes_to_ship: int
 
     def reply(self, conversations: list[Conversation]) -> list[Reply | None]:
         """One greedy reply to each conversation, in order; None where it does not fit."""
+
+    def write(self, conversations: list[Conversation], max_new_tokens: int) -> list[Reply | None]:
+        """The same with a limit of its own, apart from the episodes that are being played."""
+
+    def read_replies(
+        self, conversations: list[Conversation], replies: list[str]
+    ) -> list[ReadReply]:
+        """What it expects at every token of replies that are given to it, in order."""
+
+    def log_probabilities(self, states: Tensor) -> Tensor:
+        """What `states` [n, d] predict: log-probabilities [n, V], in fp32."""
 
 
 class Method(Protocol):
@@ -154,13 +182,24 @@ class Method(Protocol):
         """The agent of `row`, out of the `folder` that `fit` filled; `work` keeps replies."""
 
 
-def load_task(name: str) -> Task:
-    """The package gcd/tasks/<name>."""
+def _load(group: str, name: str) -> ModuleType:
+    """The module gcd/<group>/<name>; raises UserError where there is none."""
+    folder = Path(__file__).parents[1] / group
+    known = sorted(path.stem for path in folder.iterdir() if not path.name.startswith(("_", ".")))
+    if name not in known:
+        raise UserError(
+            f"params.yaml: unknown key `{group}.{name}`; accepted, as files of gcd/{group}/: "
+            f"{', '.join(known)}."
+        )
     with loading():
-        return cast(Task, import_module(f"gcd.tasks.{name}"))
+        return import_module(f"gcd.{group}.{name}")
+
+
+def load_task(name: str) -> Task:
+    """The package gcd/tasks/<name>; raises UserError where there is none."""
+    return cast(Task, _load("tasks", name))
 
 
 def load_method(name: str) -> Method:
-    """The module gcd/methods/<name>.py."""
-    with loading():
-        return cast(Method, import_module(f"gcd.methods.{name}"))
+    """The module gcd/methods/<name>.py; raises UserError where there is none."""
+    return cast(Method, _load("methods", name))

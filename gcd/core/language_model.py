@@ -1,10 +1,9 @@
-"""Load the base model (plain or 4-bit, with or without an adapter) and generate in batches.
+"""Generate replies in batches, behind an optional shared prompt.
 
 Replies do not depend on the batch a conversation is in: each has its own random stream, and
 padding is masked.
 """
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -14,130 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
-from transformers.utils import logging as transformers_logging
+from transformers import PreTrainedModel
 
-from gcd.core.chat import render_request, stop_ids
-from gcd.core.decoding import Sampling, decode, make_chooser
+from gcd.core.base_model import load_model
+from gcd.core.chat import encode_text, prompt_ids, render_request, stop_ids
+from gcd.core.decoding import Sampling, decode, make_chooser, read
 from gcd.core.errors import UserError
-from gcd.core.interfaces import Reply
+from gcd.core.interfaces import ReadReply, Reply
 from gcd.core.journal import Journal
-from gcd.core.launch import local_rank, sharded
-from gcd.core.records import Conversation, Message
-from gcd.core.sessions import Layers, Sessions
+from gcd.core.records import Conversation
+from gcd.core.sessions import Layers, Sessions, common_length
 from gcd.core.settings import ModelSettings
-from gcd.core.shared_prefix import attach_prefix, compute_prefix
-from gcd.core.timings import loading
-
-BASE = Path("models/base")
-
-
-def device() -> torch.device:
-    """This process's GPU if there is one."""
-    return torch.device("cuda", local_rank()) if torch.cuda.is_available() else torch.device("cpu")
-
-
-def base_location() -> dict[str, Any]:
-    """Where `prepare_model` left the base model: arguments of `from_pretrained`.
-
-    Raises:
-        UserError: there is no prepared model.
-    """
-    try:
-        description = json.loads((BASE / "model.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError) as error:
-        raise UserError(f"{BASE}: no prepared model. Run `dvc repro prepare_model`.") from error
-    if description["source"] == "hub":
-        return {
-            "pretrained_model_name_or_path": description["id"],
-            "revision": description["revision"],
-            "local_files_only": True,
-        }
-    return {"pretrained_model_name_or_path": str(BASE)}
-
-
-def location(name: str) -> dict[str, Any]:
-    """Arguments of `from_pretrained` for `base`, a local folder, or the hub's owner/name@revision.
-
-    Raises:
-        UserError: it is `base`, and there is no prepared model.
-    """
-    if name == "base":
-        return base_location()
-    if Path(name).is_dir():
-        return {"pretrained_model_name_or_path": name}
-    repository, _, revision = name.partition("@")
-    return {"pretrained_model_name_or_path": repository, "revision": revision}
-
-
-def load_base(settings: ModelSettings) -> tuple[Any, Any]:
-    """The base model, as `load_model` loads it."""
-    return load_model(settings, "base")
-
-
-def load_model(settings: ModelSettings, name: str) -> tuple[Any, Any]:
-    """A model in evaluation mode, on the GPU if there is one, and its tokenizer.
-
-    Args:
-        settings: quantization and number format.
-        name: see `location`.
-
-    Raises:
-        UserError: the files are missing, truncated or not a causal language model.
-    """
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # It would also write to all fresh memory, 4 % of a training step, in case someone reads it.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    dtype = getattr(torch, settings.dtype)
-    quantization = None
-    if settings.quantization == "nf4":
-        quantization = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=dtype,
-            # The same bytes: FSDP divides only what looks like numbers of the model's own type.
-            bnb_4bit_quant_storage=dtype if sharded() else torch.uint8,
-        )
-    place = location(name)
-    with loading():
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(**place)
-            model = AutoModelForCausalLM.from_pretrained(
-                **place, dtype=dtype, quantization_config=quantization, device_map=str(device())
-            )
-        except Exception as error:  # safetensors, json, OS and hub errors share no base class
-            remedy = f"Delete {BASE} and run `dvc repro`." if name == "base" else "Check its name."
-            raise UserError(
-                f"The model {place['pretrained_model_name_or_path']} cannot be loaded: "
-                f"{' '.join(str(error).split())[:300]} {remedy}"
-            ) from error
-    return model.eval(), tokenizer
-
-
-def load_with_adapter(settings: ModelSettings, adapter: Path) -> tuple[Any, Any, str, int]:
-    """The base model with a LoRA adapter: merged, except into 4-bit weights.
-
-    Returns:
-        model, tokenizer, deployment ("merged adapter" or "unmerged adapter"), adapter parameters.
-    """
-    from peft import PeftModel  # 1.5 s of imports that the stages without an adapter do without
-
-    model, tokenizer = load_base(settings)
-    with loading():
-        try:
-            model = PeftModel.from_pretrained(model, str(adapter))
-        except Exception as error:  # as above
-            raise UserError(
-                f"The adapter {adapter} cannot be loaded: {' '.join(str(error).split())[:300]} "
-                "Delete it and run `dvc repro`."
-            ) from error
-        trained = sum(value.numel() for name, value in model.named_parameters() if "lora_" in name)
-        if settings.quantization == "nf4":
-            return model.eval(), tokenizer, "unmerged adapter", trained
-        return model.merge_and_unload().eval(), tokenizer, "merged adapter", trained
+from gcd.core.shared_prefix import Prefix, Reading, attach_prefix, compute_prefix
 
 
 class LanguageModel:
@@ -151,12 +38,19 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self._batch_tokens = settings.batch_tokens
         self._journal = journal
-        self._prefixes: dict[tuple[int, ...], Layers] = {}
+        self._prefixes: dict[tuple[int, ...], Prefix] = {}
 
     def count_prompt_tokens(self, prompt: Conversation) -> int:
-        """Tokens that `prompt` adds in front of every conversation (0 for an empty one)."""
-        question = Message(role="user", content="?")
-        return len(render_request(self.tokenizer, prompt, [question], "")[0])
+        """Positions that `prompt` takes before every conversation (0 for an empty one)."""
+        return self._length(prompt_ids(self.tokenizer, prompt))
+
+    def stand_in(self, prefix: Prefix) -> None:
+        """From now on, `prefix` is attended to in place of the prompt with its ids."""
+        self._prefixes[tuple(prefix.ids)] = prefix
+
+    def _length(self, prefix_ids: list[int]) -> int:
+        prefix = self._prefixes.get(tuple(prefix_ids))
+        return len(prefix) if prefix else len(prefix_ids)
 
     @torch.inference_mode()
     def generate(
@@ -195,7 +89,7 @@ class LanguageModel:
         ]
         prefix_ids = requests[0][0] if requests else []
         suffixes = [suffix for _, suffix in requests]
-        room = self._room(len(prefix_ids), max_new_tokens)
+        room = self._room(self._length(prefix_ids), max_new_tokens)
         if sessions:
             sessions.begin()
         replies: list[Reply | None] = [None] * len(suffixes)
@@ -224,6 +118,78 @@ class LanguageModel:
                     replies[index] = reply
         return replies
 
+    @torch.inference_mode()
+    def read_replies(
+        self, prompt: Conversation, conversations: list[Conversation], replies: list[str]
+    ) -> list[ReadReply]:
+        """What the model expects at every token of given replies; nothing is written.
+
+        Args:
+            prompt: what all conversations begin with.
+            conversations: each ends in a user turn.
+            replies: one to each, "" for none: then a single state is left, the reply's beginning.
+
+        Raises:
+            UserError: the prompt and the longest conversation do not fit the context.
+        """
+        requests = [
+            render_request(self.tokenizer, prompt, messages, "") for messages in conversations
+        ]
+        written = [encode_text(self.tokenizer, reply) if reply else [] for reply in replies]
+        texts = [suffix + ids for (_, suffix), ids in zip(requests, written, strict=True)]
+        if not texts:
+            return []
+        prefix_ids = requests[0][0]
+        self._room(self._length(prefix_ids), max(map(len, texts)))
+        start = self._attach(prefix_ids)
+        # What all begin with, such as a template's own system message, is read once: a third of
+        # all tokens where conversations are short. Every text keeps the states that are asked for.
+        shared = min(common_length(texts[0], ids) for ids in texts)
+        shared = min([shared, *(len(suffix) - 1 for _, suffix in requests)])
+        past = read(self.model, start, [texts[0][:shared]], [None])[1][0] if shared else None
+        states = [
+            part
+            for pack in self._packs([ids[shared:] for ids in texts])
+            for part in self._read(start + shared, pack, past)
+        ]
+        return [
+            ReadReply(ids, part[-len(ids) - 1 :].cpu())
+            for ids, part in zip(written, states, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def log_probabilities(self, states: Tensor) -> Tensor:
+        """Log-probabilities [n, V] of the next token, in fp32, from last hidden states [n, d]."""
+        head = self.model.lm_head
+        logits = head(states.to(self.model.device, head.weight.dtype))
+        return torch.log_softmax(logits.float(), dim=-1)
+
+    def _packs(self, texts: list[list[int]]) -> Iterator[list[list[int]]]:
+        """The texts in their order, as many at a time as memory takes; one at least."""
+        pack: list[list[int]] = []
+        for ids in texts:
+            if pack and sum(map(len, pack)) + len(ids) > self._batch_tokens:
+                yield pack
+                pack = []
+            pack.append(ids)
+        yield pack
+
+    def _read(self, start: int, texts: list[list[int]], past: Layers | None) -> tuple[Tensor, ...]:
+        """Last hidden states of each text, [n, d], read as one row from position `start` on.
+
+        `past` are keys and values of what stands before each, after the prompt.
+        """
+        lengths = [len(ids) for ids in texts]
+        ids = torch.tensor([[token for text in texts for token in text]])
+        places = torch.tensor([[place for n in lengths for place in range(start, start + n)]])
+        hidden: Tensor = self.model.model(
+            input_ids=ids.to(self.model.device),
+            position_ids=places.to(self.model.device),
+            use_cache=False,
+            reading=Reading(lengths, [past] * len(texts)),
+        ).last_hidden_state[0]
+        return torch.split(hidden, lengths)
+
     def _decode(
         self,
         prefix_ids: list[int],
@@ -234,19 +200,17 @@ class LanguageModel:
         sessions: Sessions | None,
     ) -> list[list[int]]:
         """`decode` behind the prompt, reading only what no session holds."""
-        self._attach(prefix_ids)
+        length = self._attach(prefix_ids)
         stop = stop_ids(self.tokenizer)
         if sessions is None:
-            return decode(
-                self.model, len(prefix_ids), texts, max_new_tokens, stop, choose, finished
-            )
+            return decode(self.model, length, texts, max_new_tokens, stop, choose, finished)
         past = [sessions.find(ids) for ids in texts]
         held = [layers[0][0].shape[1] if layers else 0 for layers in past]
         kept: dict[int, Layers] = {}
         made = decode(
             self.model,
-            len(prefix_ids),
-            [ids[length:] for ids, length in zip(texts, held, strict=True)],
+            length,
+            [ids[count:] for ids, count in zip(texts, held, strict=True)],
             max_new_tokens,
             stop,
             choose,
@@ -291,14 +255,16 @@ class LanguageModel:
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
         return Reply((opening + text).strip(), context_tokens, len(ids), complete)
 
-    def _attach(self, prefix_ids: list[int]) -> None:
+    def _attach(self, prefix_ids: list[int]) -> int:
+        """Attend to the prompt with these ids from now on; returns its positions."""
         if not prefix_ids:
             attach_prefix(self.model, None)
-            return
+            return 0
         key = tuple(prefix_ids)
         if key not in self._prefixes:
             self._prefixes[key] = compute_prefix(self.model, prefix_ids)
         attach_prefix(self.model, self._prefixes[key])
+        return len(self._prefixes[key])
 
 
 def load_language_model(settings: ModelSettings, name: str, work: Path) -> LanguageModel:

@@ -27,7 +27,10 @@ from gcd.core.settings import (
     MakeReasonsSettings,
     ModelSettings,
     PrepareModelSettings,
+    ProbeBehaviourSettings,
+    RecordBaseBehaviourSettings,
     RecordTeacherStatesSettings,
+    ReportSettings,
     RunEpisodesSettings,
     ScoreSettings,
     Section,
@@ -53,7 +56,10 @@ SECTIONS: dict[str, type[Section] | type[int]] = {
     "train": TrainSettings,
     "record_teacher_states": RecordTeacherStatesSettings,
     "run_episodes": RunEpisodesSettings,
+    "record_base_behaviour": RecordBaseBehaviourSettings,
+    "probe_behaviour": ProbeBehaviourSettings,
     "score": ScoreSettings,
+    "report": ReportSettings,
 }
 
 
@@ -84,7 +90,10 @@ class Params:
     train: TrainSettings
     record_teacher_states: RecordTeacherStatesSettings
     run_episodes: RunEpisodesSettings
+    record_base_behaviour: RecordBaseBehaviourSettings
+    probe_behaviour: ProbeBehaviourSettings
     score: ScoreSettings
+    report: ReportSettings
     task: Any
     synthesis: SynthesisSettings
     training: TrainingSettings
@@ -121,9 +130,10 @@ def _describe(
     file: Path, name: str, model: type[BaseModel] | type[int], error: ValidationError
 ) -> str:
     """The first problem that pydantic found, as one line."""
-    first = error.errors()[0]
-    keys = [str(part) for part in first["loc"]]
-    full = ".".join([name, *keys])
+    # Of a key that may be a number or a mapping, the branch that got further; pydantic names it.
+    first = max(error.errors(), key=lambda found: len(found["loc"]))
+    keys = [str(part) for part in first["loc"] if "constrained-" not in str(part)]
+    full = ".".join(part for part in [name, *keys] if part)
     if first["type"] == "missing":
         return f"{file}: key `{full}` is missing."
     if first["type"] == "extra_forbidden":
@@ -138,7 +148,10 @@ def _describe(
 def check_section(
     name: str, model: type[BaseModel] | type[int], raw: Any, file: Path = FILE
 ) -> Any:
-    """`raw`, from `file`, as a `model`; raises UserError naming the key and what is accepted."""
+    """`raw`, from `file`, as a `model`; raises UserError naming the key and what is accepted.
+
+    `name` is the section's; empty for a whole file.
+    """
     try:
         return TypeAdapter(model).validate_python(raw, strict=True)
     except ValidationError as error:

@@ -4,15 +4,18 @@ The pseudo data that synthesis makes, and the episodes that agents play. Reading
 a bad one is a `UserError` that names the file and the line.
 """
 
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gcd.core.errors import UserError
 from gcd.core.launch import rank
+
+FULL_PROMPT = "full_prompt"  # the row of the prompted teacher, which the others are measured by
 
 
 class Record(BaseModel):
@@ -159,14 +162,45 @@ class StateReply(Record):
 class AgentRecord(Record):
     """How a row's agent was run, for the cost accounts.
 
-    `deployment` is what was evaluated: "base", "merged adapter" or "unmerged adapter".
-    `adapter_parameters` counts trained weights (0 for the bounds).
+    `deployment` is what was evaluated: "base", "merged adapter", "unmerged adapter" or "trained
+    prefix" (vectors in the place of a prompt, whose positions `prompt_tokens` counts).
+    `adapter_parameters` counts trained weights (0 for the bounds). `bytes_to_ship` is what serving
+    the row takes beside the base model: an adapter's file, a prefix, a prompt's text.
     """
 
     row: str
     deployment: str
     prompt_tokens: int
     adapter_parameters: int
+    bytes_to_ship: int
+
+
+class PromptRecall(Record):
+    """What a row wrote when it was asked for the prompt as in PG training (`gcd.acting.recall`).
+
+    `index` is that of the pair in the request. Both measures are in [0, 1].
+    """
+
+    index: int
+    text: str
+    edit_similarity: float
+    rouge_l: float
+
+
+class TrainingRecord(Record):
+    """What training a row took. Tokens count all that the model read, and those with a label."""
+
+    optimizer_steps: int
+    read_tokens: int
+    supervised_tokens: int
+    trainable_parameters: int
+    flops: int
+
+
+class Failure(Record):
+    """Why a row could not be trained or played."""
+
+    reason: str
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -219,3 +253,15 @@ def read_records(path: Path, kind: type[RecordT]) -> list[RecordT]:
                 f"{where}: {first['msg']}. Delete the file and run `dvc repro`."
             ) from error
     return records
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in `path`; raises UserError if it is missing or not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file. Run `dvc repro` to make it.") from error
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{path}: expected JSON, but {error}. Delete it and run `dvc repro`."
+        ) from error

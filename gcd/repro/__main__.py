@@ -21,7 +21,7 @@ from gcd.core.params import load_file
 from gcd.repro.durations import expected_seconds, record
 from gcd.repro.jobs import Run, default_jobs
 from gcd.repro.lock import sort_lock
-from gcd.repro.pipeline import cells_of, read_pipeline
+from gcd.repro.pipeline import cells_of, needed_by, read_pipeline
 from gcd.repro.progress import Display
 from gcd.repro.warm_python import warm_python
 
@@ -40,18 +40,24 @@ def only_one() -> Iterator[None]:
         yield
 
 
-def reproduce(tasks: list[str], jobs: int) -> None:
+def reproduce(tasks: list[str], stages: list[str], jobs: int) -> None:
     """Run the changed stages: of all tasks, or those of `tasks` and of none.
 
+    With `stages` only these and what they need.
+
     Raises:
-        UserError: no jobs, an unknown task, a stage that failed, or DVC cannot read the pipeline.
+        UserError: no jobs, an unknown task or stage, a stage that failed, or DVC cannot read the
+            pipeline.
     """
     if jobs < 1:
         raise UserError(f"--jobs: expected 1 or more, got {jobs}.")
     known = list(load_file().get("tasks") or [])
     with only_one(), warm_python() as stage_python:
         whole = read_pipeline()
-        pipeline = whole.only(cells_of(tasks or known, known, whole.upstream))
+        chosen = cells_of(tasks or known, known, whole.upstream)
+        if stages:
+            chosen &= needed_by(stages, whole.upstream)
+        pipeline = whole.only(chosen)
         changed = pipeline.only(pipeline.changed)
         if not changed.upstream:
             logging.info("%d stages are up to date.", len(pipeline.upstream))
@@ -77,6 +83,9 @@ def main() -> None:
         prog="python -m gcd.repro", description=str(__doc__).split("\n", 1)[0]
     )
     parser.add_argument("--tasks", metavar="TASK,…", help="only these tasks; by default all")
+    parser.add_argument(
+        "--stages", metavar="STAGE,…", help="only these stages and what they need; by default all"
+    )
     parser.add_argument("--jobs", type=int, help="stages at a time; by default one a core")
     parser.add_argument(
         "--record", action="store_true", help="write down how long the stages took here, and end"
@@ -89,7 +98,8 @@ def main() -> None:
             record(read_pipeline().upstream)
         else:
             tasks = options.tasks.split(",") if options.tasks else []
-            reproduce(tasks, default_jobs() if options.jobs is None else options.jobs)
+            stages = options.stages.split(",") if options.stages else []
+            reproduce(tasks, stages, default_jobs() if options.jobs is None else options.jobs)
     except UserError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:

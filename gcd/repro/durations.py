@@ -11,8 +11,10 @@ from pathlib import Path
 
 from gcd.core.records import write_text
 from gcd.core.timings import TIMINGS
+from gcd.host import describe_machine
 
 RECORD = Path("reports/benchmarks/stages.json")
+HOST = Path("reports/benchmarks/host.json")  # the machine of that run
 # DVC's own part of a stage, which the stages' timings leave out: reading and writing dvc.lock.
 DVC_SECONDS = 2.5
 # For a stage that nobody has run, nor any of its kind.
@@ -55,7 +57,8 @@ def slowness(expected: Iterable[float], observed: Iterable[float]) -> float:
 
 
 def record(stages: Iterable[str]) -> None:
-    """Write `RECORD` from the last run of each of `stages` on this machine."""
+    """Write `RECORD` from the last run of each of `stages` on this machine, and `HOST`."""
     seconds = read_timings(TIMINGS)
     known = {stage: seconds[stage] for stage in stages if stage in seconds}
     write_text(RECORD, json.dumps(known, indent=2) + "\n")
+    write_text(HOST, json.dumps(describe_machine(), indent=2) + "\n")

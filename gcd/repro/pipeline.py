@@ -54,6 +54,24 @@ def read_pipeline() -> Pipeline:
     return Pipeline(upstream, changed)
 
 
+def needed_by(stages: list[str], upstream: Upstream) -> set[str]:
+    """`stages` and all that they wait for, directly or not.
+
+    Raises:
+        UserError: one of `stages` is not in the pipeline.
+    """
+    found: set[str] = set()
+    waiting = list(stages)
+    while waiting:
+        stage = waiting.pop()
+        if stage not in upstream:
+            raise UserError(f"--stages: no stage `{stage}`; `dvc stage list` names them.")
+        if stage not in found:
+            found.add(stage)
+            waiting += upstream[stage]
+    return found
+
+
 def cells_of(tasks: list[str], known: Iterable[str], stages: Iterable[str]) -> set[str]:
     """The cells of `tasks`, and all that belong to no task.
 

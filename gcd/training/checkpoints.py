@@ -27,32 +27,39 @@ WHOLE = StateDictOptions(
 )
 
 
-def adapter_weights(model: torch.nn.Module) -> dict[str, Tensor]:
-    """The LoRA weights of a prepared model, whole, on the CPU; every process has to call.
+def trained_weights(model: torch.nn.Module, names: set[str]) -> dict[str, Tensor]:
+    """The weights of a prepared model that are trained, whole, on the CPU; all processes call.
+
+    Args:
+        model: as accelerate prepared it.
+        names: of the trained weights, before it was prepared.
 
     Returns:
-        by name in the prepared model; empty on all processes but the first.
+        by name; empty on all processes but the first.
     """
     state = get_model_state_dict(model, options=WHOLE)
     return {
-        name: value
-        for name, value in state.items()
-        if "lora_" in name and isinstance(value, Tensor)
+        name: value for name, value in state.items() if name in names and isinstance(value, Tensor)
     }
 
 
 def save_checkpoint(
-    path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, progress: dict[str, Any]
+    path: Path,
+    model: torch.nn.Module,
+    names: set[str],
+    optimizer: torch.optim.Optimizer,
+    progress: dict[str, Any],
 ) -> None:
     """Write a checkpoint, whole or not at all; every process has to call.
 
     Args:
         path: of the file.
         model, optimizer: as accelerate prepared them.
+        names: see `trained_weights`.
         progress: what else the run has to remember; plain Python.
     """
     state = {
-        "adapter": adapter_weights(model),
+        "trained": trained_weights(model, names),
         "optimizer": get_optimizer_state_dict(model, optimizer, options=WHOLE),
         "progress": progress,
     }
@@ -72,16 +79,26 @@ def load_checkpoint(
     Every process has to call, and reads the file.
     """
     state = torch.load(path, map_location="cpu", weights_only=True)
-    set_model_state_dict(model, state["adapter"], options=WHOLE)
+    set_model_state_dict(model, state["trained"], options=WHOLE)
     set_optimizer_state_dict(model, optimizer, state["optimizer"], options=WHOLE)
     progress: dict[str, Any] = state["progress"]
     return progress
 
 
-def save_adapter(model: Any, weights: dict[str, Tensor], folder: Path) -> None:
-    """Save LoRA weights so that equal weights give equal files; the first process does.
+def plain_config(config: dict[str, Any]) -> str:
+    """The text of peft's adapter_config.json: the same on every machine and in every run.
 
     peft writes `target_modules` in the random order of a Python set, and an absolute base path.
+    """
+    plain = {
+        key: sorted(value) if isinstance(value, list) else value for key, value in config.items()
+    }
+    plain["base_model_name_or_path"] = "models/base"
+    return json.dumps(plain, indent=2, sort_keys=True) + "\n"
+
+
+def save_adapter(model: Any, weights: dict[str, Tensor], folder: Path) -> None:
+    """Save LoRA weights so that equal weights give equal files; the first process does.
 
     Args:
         model: the peft model.
@@ -93,7 +110,4 @@ def save_adapter(model: Any, weights: dict[str, Tensor], folder: Path) -> None:
     model.save_pretrained(str(folder), state_dict=weights)
     (folder / "README.md").unlink(missing_ok=True)
     file = folder / "adapter_config.json"
-    config = json.loads(file.read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = "models/base"
-    config["target_modules"] = sorted(config["target_modules"])
-    write_text(file, json.dumps(config, indent=2, sort_keys=True) + "\n")
+    write_text(file, plain_config(json.loads(file.read_text(encoding="utf-8"))))

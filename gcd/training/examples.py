@@ -1,28 +1,15 @@
 """From pseudo data to training examples: what the student reads and what it must write."""
 
+import random
 from dataclasses import dataclass
 from typing import Any
 
 from gcd.core.chat import render
-from gcd.core.records import Message, PairedOutput, PseudoConversation
+from gcd.core.errors import UserError
+from gcd.core.prompt_generation import PROMPT_GENERATION_TARGETS, request
+from gcd.core.records import Conversation, Message, PairedOutput, PseudoConversation
 from gcd.training.losses import Example
-
-PROMPT_GENERATION_REQUEST = """\
-Two assistants got the same input.
-
-Input:
-{pseudo_input}
-
-Output of the assistant that had no instructions:
-{student_output}
-
-Output of the assistant that had been given a prompt:
-{teacher_output}
-
-Write down the prompt that the second assistant had been given, and then the reason why it \
-changed the output."""
-
-PROMPT_GENERATION_TARGET = "Prompt:\n{prompt}\n\nReason:\n{reason}"
+from gcd.training.settings import PromptGenerationSettings
 
 
 @dataclass(frozen=True)
@@ -31,6 +18,18 @@ class ExampleSet:
 
     examples: list[Example]
     truncated: int
+
+
+def first_exchanges(conversations: list[PseudoConversation]) -> list[PseudoConversation]:
+    """Of each conversation the first user turn and the first assistant turn.
+
+    The first assistant turn is the prompted teacher's output to the pseudo input (`role_play`), so
+    these are the single-turn outputs, over the same inputs as the conversations.
+    """
+    return [
+        conversation.model_copy(update={"messages": conversation.messages[:2]})
+        for conversation in conversations
+    ]
 
 
 def conversation_examples(
@@ -46,12 +45,57 @@ def conversation_examples(
     return ExampleSet(examples, truncated)
 
 
+def prompted_examples(
+    tokenizer: Any,
+    prompt: Conversation,
+    conversations: list[PseudoConversation],
+    examples: list[Example],
+) -> list[Example]:
+    """The same conversations behind the prompt, which is no label, with the labels of `examples`.
+
+    An example that was cut at a length limit is cut after the same label here.
+    """
+    made = []
+    for conversation, plain in zip(conversations, examples, strict=True):
+        messages = [*prompt, *conversation.messages]
+        rendered = render(tokenizer, messages, generation_header=False)
+        # Up to the end of the first user turn nothing is a label, demonstrations neither.
+        start = rendered.content_ends[len(prompt)]
+        flags = [False] * start + rendered.supervised[start:]
+        labels = [place for place, flag in enumerate(flags) if flag][: plain.label_count]
+        end = 1 + max([start - 1, *labels])
+        made.append(Example(rendered.ids[:end], flags[:end]))
+    return made
+
+
+def behind(example: Example, length: int) -> Example:
+    """What follows the first `length` ids, which stand in a prefix."""
+    return Example(example.ids[length:], example.supervised[length:])
+
+
+def shuffle_reasons(reasons: dict[int, str], seed: int) -> dict[int, str]:
+    """Each index with the reason of another one: all in a ring, in a seeded random order.
+
+    Raises:
+        UserError: fewer than two reasons.
+    """
+    if len(reasons) < 2:
+        raise UserError(
+            f"pg_reasons: shuffled needs 2 reasons or more, got {len(reasons)}. Ask for more: "
+            "tasks.<task>.synthesis.reasons."
+        )
+    ring = sorted(reasons)
+    random.Random(f"{seed}/shuffled reasons").shuffle(ring)
+    return {index: reasons[other] for index, other in zip(ring, [*ring[1:], ring[0]], strict=True)}
+
+
 def prompt_generation_examples(
     tokenizer: Any,
     prompt: str,
     pairs: list[PairedOutput],
     reasons: dict[int, str],
-    pg_max_length: int | None,
+    settings: PromptGenerationSettings,
+    seed: int,
 ) -> ExampleSet:
     """PG examples: from input and both outputs to prompt and reason (paper, section 3.3).
 
@@ -59,25 +103,27 @@ def prompt_generation_examples(
         tokenizer: of the student.
         prompt: the prompt file's text.
         pairs: one example each.
-        reasons: by index of the pair; pairs without a reason are left out.
-        pg_max_length: labels kept of a target; None keeps it whole. The published code cuts at
-            512, which leaves no reason and no end token on long prompts.
+        reasons: by index of the pair; pairs without a reason are left out, whatever the target.
+        settings: `pg_target` is what is written, `pg_reasons` whose reason, `pg_max_length` how
+            many labels of a target are kept. The published code cuts at 512, which leaves no
+            reason and no end token on long prompts.
+        seed: of the order in which reasons are shuffled.
+
+    Raises:
+        UserError: see `shuffle_reasons`.
     """
+    explained = [pair for pair in pairs if pair.index in reasons]
+    if settings.pg_reasons == "shuffled":
+        reasons = shuffle_reasons({pair.index: reasons[pair.index] for pair in explained}, seed)
+    form, cut = PROMPT_GENERATION_TARGETS[settings.pg_target], settings.pg_max_length
     examples, truncated = [], 0
-    for pair in pairs:
-        if pair.index not in reasons:
-            continue
-        request = PROMPT_GENERATION_REQUEST.format(**pair.model_dump())
-        target = PROMPT_GENERATION_TARGET.format(prompt=prompt, reason=reasons[pair.index])
-        messages = [
-            Message(role="user", content=request),
-            Message(role="assistant", content=target),
-        ]
+    for pair in explained:
+        target = form.format(prompt=prompt, reason=reasons[pair.index])
+        messages = [*request(pair), Message(role="assistant", content=target)]
         rendered = render(tokenizer, messages, generation_header=False)
         end = len(rendered.ids)
-        labels = sum(rendered.supervised)
-        if pg_max_length is not None and labels > pg_max_length:
+        if cut is not None and sum(rendered.supervised) > cut:
             truncated += 1
-            end = rendered.supervised.index(True) + pg_max_length
+            end = rendered.supervised.index(True) + cut
         examples.append(Example(rendered.ids[:end], rendered.supervised[:end]))
     return ExampleSet(examples, truncated)

@@ -4,21 +4,30 @@ Both terms of the paper's joint loss are token means of the cross entropy on sup
 of the pseudo conversations' assistant turns (SFT), and of prompt and reason (PG).
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gcd.core.sessions import common_length
+from gcd.core.sessions import Layers, common_length
 
 
 @dataclass(frozen=True)
 class Example:
-    """A tokenised training example: `supervised[t]` says whether token t is a label."""
+    """A tokenised training example: `supervised[t]` says whether token t is a label.
+
+    An id below 0 is no token: -1 - k stands for vector k of those that the model learns in place
+    of embeddings (`read_row`). `teacher` holds the prompted teacher's last hidden states where the
+    labels are predicted, [labels, d], for a loss that compares with them. `flops` are those that
+    making it took in training, where torch does not count them.
+    """
 
     ids: list[int]
     supervised: list[bool]
+    teacher: Tensor | None = field(default=None, compare=False)
+    flops: int = field(default=0, compare=False)
 
     @property
     def label_count(self) -> int:
@@ -43,6 +52,7 @@ class Batch:
             rest (tested).
         places: [L], where in the row the labels are predicted, example by example.
         labels: [L], token ids.
+        teacher: the examples' teacher states, [L, d]; None without.
     """
 
     ids: Tensor
@@ -51,6 +61,16 @@ class Batch:
     lengths: list[int]
     places: Tensor
     labels: Tensor
+    teacher: Tensor | None
+
+
+LossSums = Callable[[Any, Batch], Tensor]  # model and batch to sums over the labels, [losses]
+Read = Callable[[Any, Batch], Tensor]  # model and batch to hidden states at the places, [L, d]
+
+
+def read_ids(example: Example) -> list[int]:
+    """What is read of an example: the last label is predicted only, and nothing follows it."""
+    return example.ids[: max([1, *example.labels])]
 
 
 def pack(examples: list[Example], device: torch.device) -> Batch:
@@ -60,8 +80,7 @@ def pack(examples: list[Example], device: torch.device) -> Batch:
     fifth of the tokens of a default batch. With dropout in the LoRA layers the examples share what
     is dropped there.
     """
-    # The last label is predicted, not read; nor is what follows it.
-    read = [example.ids[: max([1, *example.labels])] for example in examples]
+    read = [read_ids(example) for example in examples]
     shared = min(common_length(read[0], ids) for ids in read)
     row, positions = read[0][:shared], list(range(shared))
     places, labels = [], []
@@ -79,7 +98,14 @@ def pack(examples: list[Example], device: torch.device) -> Batch:
         lengths=[len(ids) - shared for ids in read],
         places=torch.tensor(places, dtype=torch.long, device=device),
         labels=torch.tensor(labels, dtype=torch.long, device=device),
+        teacher=_together([example.teacher for example in examples], device),
     )
+
+
+def _together(states: list[Tensor | None], device: torch.device) -> Tensor | None:
+    """The teacher states of a row's examples, [L, d]; None if any example has none."""
+    given = [one for one in states if one is not None]
+    return torch.cat(given).to(device) if len(given) == len(states) else None
 
 
 # Rows of logits held at a time: 128 are 25 MB with a vocabulary of 49,152, where a prompt to
@@ -115,26 +141,55 @@ class _CrossEntropySum(torch.autograd.Function):
         return gradients[0].to(gradient.dtype) * gradient, None, None
 
 
-def token_loss_sum(model: Any, batch: Batch) -> Tensor:
-    """Cross entropy summed over the supervised tokens, in fp32.
+def cross_entropy_sum(base: Any, hidden: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy of `labels` [L] behind hidden states [L, d] and the head, summed, in fp32.
 
     The output head is applied to supervised positions only: with 30 % of them supervised that
     saves 70 % of the largest activation, [batch, length, vocabulary].
+    """
+    total: Tensor = _CrossEntropySum.apply(hidden, base.lm_head.weight, labels)  # type: ignore[no-untyped-call]
+    return total
+
+
+def read_row(
+    base: Any, batch: Batch, vectors: Tensor | None = None, prefix: Layers | None = None
+) -> Tensor:
+    """The last hidden states where labels are predicted, [L, d].
 
     Args:
-        model: a transformers causal language model, or a peft model around one.
-        batch: see `Batch`.
+        base: a causal language model that expects packed rows, see `attend_within_examples`.
+        batch: see `Batch`; positions count from behind `prefix`.
+        vectors: what ids below 0 stand for, [n, d]: id -1 - k for vector k.
+        prefix: keys and values that every example attends to, with gradients.
     """
-    # peft puts its layers into the base model in place: calling that applies the adapter.
-    base = model.get_base_model()
+    read: dict[str, Any] = {"input_ids": batch.ids}
+    if vectors is not None:
+        known = base.get_input_embeddings()(batch.ids.clamp(min=0))
+        learnt = vectors[(-1 - batch.ids).clamp(min=0)].to(known.dtype)
+        read = {"inputs_embeds": torch.where(batch.ids[..., None] < 0, learnt, known)}
     hidden = base.model(
-        input_ids=batch.ids,
-        position_ids=batch.positions,
+        **read,
+        position_ids=batch.positions + (prefix[0][0].shape[1] if prefix else 0),
         use_cache=False,
         shared=batch.shared,
         lengths=batch.lengths,
+        prefix=prefix,
     ).last_hidden_state
-    total: Tensor = _CrossEntropySum.apply(  # type: ignore[no-untyped-call]
-        hidden[0, batch.places], base.lm_head.weight, batch.labels
-    )
-    return total
+    return hidden[0, batch.places]  # type: ignore[no-any-return]
+
+
+def read_adapted(model: Any, batch: Batch) -> Tensor:
+    """`read_row` of a peft model's base: peft puts LoRA's layers into it in place."""
+    return read_row(model.get_base_model(), batch)
+
+
+def token_loss_sum(model: Any, batch: Batch, read: Read = read_adapted) -> Tensor:
+    """Cross entropy summed over the supervised tokens, [1], in fp32.
+
+    Args:
+        model: has `get_base_model()`, the causal language model whose head predicts.
+        batch: see `Batch`.
+        read: how the model reads it.
+    """
+    total = cross_entropy_sum(model.get_base_model(), read(model, batch), batch.labels)
+    return total[None]

@@ -1,14 +1,13 @@
 """What training on several processes adds to the loop: shares of a batch, a model to divide."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gcd.core.errors import UserError
-from gcd.training.losses import Batch
+from gcd.training.losses import Batch, LossSums
 
 
 def deal(sizes: list[int], processes: int) -> list[list[int]]:
@@ -36,8 +35,8 @@ class Loss(torch.nn.Module):
         self.model = model
         self._no_split_modules = model._no_split_modules  # what FSDP divides one by one
 
-    def forward(self, loss_sum: Callable[[Any, Batch], Tensor], batch: Batch) -> Tensor:
-        return loss_sum(self.model, batch)
+    def forward(self, loss_sums: LossSums, batch: Batch) -> Tensor:
+        return loss_sums(self.model, batch)
 
 
 def check_division(whole: float, divided: float) -> None:

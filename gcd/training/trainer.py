@@ -1,123 +1,40 @@
-"""The one training loop: LoRA on a frozen base. A method brings terms: examples, weight, loss.
+"""The one training loop, on a frozen base. A method brings terms: examples, weights, losses.
 
-An optimizer step draws a batch from every term that joins it, takes each term's mean over its
-supervised tokens and minimises the weighted sum. Batches are dealt out to the processes that
-accelerate launched, if several, and split into micro-batches by memory; the result is that of the
-whole batch.
+An optimizer step draws a batch from every term that joins it, takes the mean of each of its losses
+over the supervised tokens and minimises the weighted sum. Batches are dealt out to the processes
+that accelerate launched, if several, and split into micro-batches by memory; the result is that of
+the whole batch.
 """
 
+import atexit
 import csv
 import io
+import json
 import logging
 import math
 import random
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from gcd.core.errors import UserError
-from gcd.core.language_model import device
+from gcd.core.base_model import device
+from gcd.core.errors import RowFailure, UserError
 from gcd.core.launch import sharded
 from gcd.core.records import write_text
 from gcd.core.settings import TrainSettings
-from gcd.training.checkpoints import adapter_weights, load_checkpoint, save_adapter, save_checkpoint
-from gcd.training.lora_layer import LoraLinear
-from gcd.training.losses import Batch, Example, pack
+from gcd.training.checkpoints import load_checkpoint, save_checkpoint, trained_weights
+from gcd.training.flops import count_flops
+from gcd.training.losses import Example, pack
 from gcd.training.optimizers import learning_rate, make_optimizer
-from gcd.training.packed_attention import attend_within_examples
 from gcd.training.processes import Loss, check_division, deal
-
-
-@dataclass(frozen=True)
-class Term:
-    """One term of a loss.
-
-    Attributes:
-        name: its column in loss.csv, and its random stream.
-        weight: its factor in the sum; a term of weight 0 is not computed.
-        examples: what batches are drawn from, each once an epoch.
-        truncated: how many examples were cut at a length limit (reported, not used).
-        batch_size: examples of a batch.
-        every: a batch joins every so many optimizer steps, from the first on.
-        loss_sum: the loss summed over the supervised tokens of a batch.
-    """
-
-    name: str
-    weight: float
-    examples: list[Example]
-    truncated: int
-    batch_size: int
-    every: int
-    loss_sum: Callable[[Any, Batch], Tensor]
-
-    def draw(self, step: int, seed: int) -> list[Example]:
-        """The examples of optimizer step `step`: a fresh seeded order every pass over the data."""
-        chosen = []
-        batch = step // self.every
-        for place in range(batch * self.batch_size, (batch + 1) * self.batch_size):
-            epoch, position = divmod(place, len(self.examples))
-            order = list(range(len(self.examples)))
-            random.Random(f"{seed}/{self.name}/{epoch}").shuffle(order)
-            chosen.append(self.examples[order[position]])
-        return chosen
-
-
-def attach_lora(model: Any, settings: TrainSettings, *, four_bit: bool, seed: int) -> Any:
-    """`model` with fresh LoRA layers on all its linear layers; only they are trainable.
-
-    It then expects packed rows (see `losses.Batch`).
-
-    Raises:
-        UserError: see `attend_within_examples`.
-    """
-    attend_within_examples(model)
-    config = LoraConfig(
-        r=settings.lora.rank,
-        lora_alpha=settings.lora.alpha,
-        lora_dropout=settings.lora.dropout,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
-    # Norms and embeddings in fp32. Not under FSDP: it divides what has one type, that of the model.
-    if four_bit and not sharded():
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    if not four_bit:
-        config._register_custom_module({nn.Linear: LoraLinear})
-    if settings.gradient_checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
-    torch.manual_seed(seed)
-    return get_peft_model(model, config)
-
-
-def micro_batches(examples: list[Example], tokens: int) -> list[list[Example]]:
-    """`examples` in order, in groups of at most `tokens` tokens; a longer example stands alone."""
-    groups: list[list[Example]] = []
-    room = 0
-    for example in examples:
-        if len(example.ids) > room:
-            groups.append([])
-            room = tokens
-        groups[-1].append(example)
-        room -= len(example.ids)
-    return groups
-
-
-@dataclass(frozen=True)
-class MicroBatch:
-    """What a process computes at once; `counts` is false for one that only keeps in step."""
-
-    term: Term
-    examples: list[Example]
-    counts: bool
+from gcd.training.terms import MicroBatch, Term, micro_batches
 
 
 class Trainer:
@@ -134,19 +51,21 @@ class Trainer:
         trainable = [value for value in model.parameters() if value.requires_grad]
         optimizer = make_optimizer(trainable, settings)
         loss = Loss(model)
+        self.trained = {name for name, value in loss.named_parameters() if value.requires_grad}
+        self.parameters = sum(value.numel() for value in trainable)
         expected = self._probe(loss) if sharded() else 0.0
         self.model, self.optimizer = self.accelerator.prepare(loss, optimizer)
         if sharded():
             check_division(expected, self._probe(self.model))
         self.rows: list[dict[str, str]] = []
-        self.tokens = 0
+        self.totals = {"supervised_tokens": 0, "read_tokens": 0, "flops": 0}
 
     @torch.no_grad()
     def _probe(self, loss: torch.nn.Module) -> float:
         """The loss on the first example, to compare a divided model with the whole one."""
         term = self.terms[0]
-        total = loss(term.loss_sum, pack(term.examples[:1], self.accelerator.device))
-        return float(total.item())
+        sums = loss(term.loss_sums, pack(term.examples[:1], self.accelerator.device))
+        return float(sums[0].item())
 
     def step(self) -> None:
         """One optimizer step, and its row of loss.csv: on every process the same one."""
@@ -157,45 +76,70 @@ class Trainer:
         rate = learning_rate(step, self.total, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        joining = [term for term in self.terms if term.weight > 0 and step % term.every == 0]
-        losses = self._accumulate(joining, step)
+        joining = [term for term in self.terms if term.counts and step % term.every == 0]
+        with count_flops() as counter:
+            losses = self._accumulate(joining, step)
+        self.totals["flops"] += self._sum(counter.get_total_flops())
         self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        loss = sum(term.weight * losses[term.name] for term in joining)
+        loss = sum(
+            weight * losses[name] for term in joining for name, weight in term.weights.items()
+        )
         epoch = (step + 1) * self.terms[0].batch_size / len(self.terms[0].examples)
         numbers = {"epoch": epoch, "loss": loss, "learning_rate": rate, **losses}
         shown = {name: f"{number:.6g}" for name, number in numbers.items()}
-        self.rows.append({"step": str(step + 1), **shown, "tokens": str(self.tokens)})
+        tokens = str(self.totals["supervised_tokens"])
+        self.rows.append({"step": str(step + 1), **shown, "tokens": tokens})
         if not math.isfinite(loss):
-            raise UserError(f"The loss is {loss} at step {step + 1}; lower train.learning_rate.")
+            raise RowFailure(
+                f"The loss is {loss} at step {step + 1}; lower train.learning_rate, or the row's "
+                "own learning rate where it has one."
+            )
+
+    def _sum(self, count: int) -> int:
+        """A number of each process, summed over them."""
+        total = torch.tensor([count], dtype=torch.long, device=self.accelerator.device)
+        return int(self.accelerator.reduce(total, reduction="sum").item())
 
     def _accumulate(self, terms: list[Term], step: int) -> dict[str, float]:
-        """Add the gradients of the terms' mean losses over their batches; returns the means."""
-        drawn = [(term, example) for term in terms for example in term.draw(step, self.seed)]
+        """Add the gradients of the terms' mean losses over their batches; returns their columns."""
+        batches = {term.name: term.draw(step, self.seed) for term in terms}
+        drawn = [(term, example) for term in terms for example in batches[term.name]]
         labels = {term.name: 0 for term in terms}
         for term, example in drawn:
             labels[term.name] += example.label_count
         # In double precision: there the order of processes is below what loss.csv shows.
+        device = self.accelerator.device
         sums = {
-            term.name: torch.zeros((), dtype=torch.float64, device=self.accelerator.device)
+            term.name: torch.zeros(len(term.weights), dtype=torch.float64, device=device)
             for term in terms
         }
+        read = 0
         mine = self._deal(drawn)[self.accelerator.process_index]
         for place, part in enumerate(mine, start=1):
             # Gradients travel once a step, with the last micro-batch.
             waits = nullcontext() if place == len(mine) else self.accelerator.no_sync(self.model)
             with waits:
-                batch = pack(part.examples, self.accelerator.device)
-                loss = self.model(part.term.loss_sum, batch) / labels[part.term.name]
+                batch = pack(part.examples, device)
+                means = self.model(part.term.loss_sums, batch) / labels[part.term.name]
+                weights = torch.tensor(list(part.term.weights.values()), device=device)
                 # DDP and FSDP take the mean over the processes; the loss is their sum.
-                factor = part.term.weight * self.accelerator.num_processes
-                self.accelerator.backward((factor if part.counts else 0.0) * loss)
+                factor = self.accelerator.num_processes if part.counts else 0.0
+                self.accelerator.backward(factor * (weights * means).sum())
             if part.counts:
-                sums[part.term.name] += loss.detach()
-        self.tokens += sum(labels.values())
+                sums[part.term.name] += means.detach()
+                read += batch.ids.numel()
+        self.totals["supervised_tokens"] += sum(labels.values())
+        self.totals["read_tokens"] += self._sum(read)
+        self.totals["flops"] += self._sum(sum(example.flops for _, example in drawn))
         totals = self.accelerator.reduce(sums, reduction="sum")
-        return {name: total.item() for name, total in totals.items()}
+        columns: dict[str, float] = {}
+        for term in terms:
+            columns |= zip(term.weights, totals[term.name].tolist(), strict=True)
+            trained_on = batches[term.name]
+            columns |= {name: measure(trained_on) for name, measure in term.measures.items()}
+        return columns
 
     def _deal(self, drawn: list[tuple[Term, Example]]) -> list[list[MicroBatch]]:
         """The micro-batches of every process: of about equal tokens, and equally many.
@@ -222,10 +166,23 @@ class Trainer:
         most = max(map(len, dealt))
         return [parts + [idle] * (most - len(parts)) for parts in dealt]
 
+    def weights(self) -> dict[str, Tensor]:
+        """The trained weights by name in the model, whole; empty on all processes but the first."""
+        found = trained_weights(self.model, self.trained)
+        return {name.removeprefix("model."): value for name, value in found.items()}
+
+    def record(self) -> dict[str, int]:
+        """What the run took: see `gcd.core.records.TrainingRecord`."""
+        return {
+            "optimizer_steps": len(self.rows),
+            "trainable_parameters": self.parameters,
+            **self.totals,
+        }
+
     def save(self, path: Path) -> None:
         """Write a checkpoint, whole or not at all."""
-        progress = {"rows": self.rows, "tokens": self.tokens}
-        save_checkpoint(path, self.model, self.optimizer.optimizer, progress)
+        progress = {"rows": self.rows, "totals": self.totals}
+        save_checkpoint(path, self.model, self.trained, self.optimizer.optimizer, progress)
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint of the same run, on however many processes.
@@ -235,7 +192,7 @@ class Trainer:
         """
         if path.exists():
             progress = load_checkpoint(path, self.model, self.optimizer.optimizer)
-            self.rows, self.tokens = progress["rows"], progress["tokens"]
+            self.rows, self.totals = progress["rows"], progress["totals"]
             logging.info("continuing at step %d of %d", len(self.rows) + 1, self.total)
         steps = self.accelerator.gather(torch.tensor([len(self.rows)], device=device())).tolist()
         if len(set(steps)) > 1:
@@ -254,25 +211,29 @@ def train(
     seed: int,
     work: Path,
     out: Path,
+    save: Callable[[dict[str, Tensor]], None],
 ) -> None:
-    """Train the LoRA layers of `model`; write `out/adapter/` and `out/loss.csv`.
+    """Train what requires gradients in `model`; write `out/loss.csv` and `out/training.json`.
 
     Args:
-        model: from `attach_lora`.
+        model: has `get_base_model()`, e.g. from `attach_lora`.
         terms: the first one's examples define an epoch.
         settings: see params.yaml `train`.
         epochs: passes over the first term's examples.
         seed: of the order of examples and of dropout.
         work: checkpoints go here, and the run continues from the one it finds.
         out: a folder.
+        save: called at the end with the trained weights, by name in `model`; on all processes but
+            the first there are none.
 
     Raises:
-        UserError: no examples, steps without a term, or the loss is not finite.
+        UserError: no examples, or steps without a term.
+        RowFailure: the loss is not finite.
     """
-    if not any(term.weight > 0 and term.every == 1 for term in terms):
+    if not any(term.counts and term.every == 1 for term in terms):
         raise UserError("Some steps would have no loss: give a term of weight above 0 every step.")
     for term in terms:
-        if term.weight > 0 and not term.examples:
+        if term.counts and not term.examples:
             raise UserError(f"No examples for the loss term `{term.name}`; see data/pseudo/.")
     trainer = Trainer(model, terms, settings, epochs, seed)
     checkpoint = work / "checkpoint.pt"
@@ -291,17 +252,18 @@ def train(
             trainer.step()
             bar.set_postfix(loss=trainer.rows[-1]["loss"], refresh=False)
             bar.update(1)
-            if len(trainer.rows) % settings.checkpoint_every == 0:
+            done = len(trainer.rows) == trainer.total
+            if done or len(trainer.rows) % settings.checkpoint_every == 0:
                 trainer.save(checkpoint)
-    weights = adapter_weights(trainer.model)
-    named = {name.removeprefix("model."): value for name, value in weights.items()}
-    save_adapter(model, named, out / "adapter")
+    save(trainer.weights())
     text = io.StringIO()
-    names = [term.name for term in terms if term.weight > 0]
+    names = [name for term in terms if term.counts for name in [*term.weights, *term.measures]]
     columns = ["step", "epoch", "loss", *names, "learning_rate", "tokens"]
     writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(trainer.rows)
     write_text(out / "loss.csv", text.getvalue())
+    write_text(out / "training.json", json.dumps(trainer.record(), indent=2) + "\n")
     trainer.accelerator.wait_for_everyone()
-    trainer.accelerator.end_training()
+    # Not now: a method may train again. The state alone, so that no model is held until then.
+    atexit.register(trainer.accelerator.state.destroy_process_group)

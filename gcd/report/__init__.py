@@ -1,0 +1,1 @@
+"""The report: from recorded JSON and JSON Lines to tables, figures, sentences and pages."""
