@@ -113,6 +113,7 @@ def served(home: Path, converters: Path, monkeypatch) -> Path:
     return home / "exports/g"
 
 
+@pytest.mark.slow  # 77 MB are downloaded, and pip makes a build environment
 def test_llama_cpp_serves_the_merged_model(served: Path, expected: list[str]) -> None:
     assert not (served / "merged").exists()  # only on the way to the file
     with serving(served / "merged.gguf") as address:
