@@ -75,7 +75,12 @@ def run_points(
                     failed.append(f"{one.point.name}: {error}")
                     say(f"{one.point.name} fails after {took}: {error}")
                     continue
-                worktrees.save(one.point, one.folder)
+                try:
+                    worktrees.save(one.point, one.folder)
+                except UserError as error:
+                    failed.append(f"{one.point.name}: {error}")
+                    say(f"{one.point.name} cannot be saved: {error}")
+                    continue
                 done = len(points) - len(waiting) - len(running) - len(failed)
                 say(f"{one.point.name} ends after {took}; {done} of {len(points)} points done")
                 saved()

@@ -98,6 +98,21 @@ def read_saved(point: Point, commit: str) -> dict[str, Any] | None:
     return {"scores": json.loads(texts[SCORES]), "costs": json.loads(texts[COSTS])}
 
 
+def link_base(base: Path, folder: Path) -> None:
+    """The base model of another folder in the worktree `folder`, if it has none: it is in no cache.
+
+    Links: half a gigabyte that nothing writes to, as DVC removes a stage's outputs before it runs.
+    Under another name first, so that a kill leaves no half of it.
+    """
+    if (folder / BASE).exists():
+        return
+    new = folder / ".work/base"
+    shutil.rmtree(new, ignore_errors=True)
+    shutil.copytree(base, new, copy_function=os.link)
+    (folder / BASE).parent.mkdir(exist_ok=True)
+    new.rename(folder / BASE)
+
+
 def prepare(point: Point, commit: str) -> Path:
     """A worktree with the point's params.yaml and all outputs of the commit that are in the cache.
 
@@ -111,10 +126,7 @@ def prepare(point: Point, commit: str) -> Path:
         call("git", "worktree", "prune")
         call("git", "worktree", "add", *FORCE, "--quiet", "--detach", str(folder), commit)
     dvc("config", "--local", "cache.dir", dvc("cache", "dir").strip(), folder=folder)
-    if not (folder / BASE).exists():
-        # Not in the cache. Links: half a gigabyte that nothing writes to, as DVC removes a stage's
-        # outputs before it runs.
-        shutil.copytree(BASE, folder / BASE, copy_function=os.link)
+    link_base(BASE, folder)
     dvc("checkout", "--quiet", "--force", "--allow-missing", folder=folder)
     write_text(folder / FILE, point.text)
     return folder

@@ -16,7 +16,16 @@ from pathlib import Path
 from gcd.core.errors import UserError
 from gcd.core.params import FILE
 from gcd.core.records import write_text
-from gcd.experiments.worktrees import BASE, FORCE, SUMMARIES, bind, call, dvc, environment
+from gcd.experiments.worktrees import (
+    BASE,
+    FORCE,
+    SUMMARIES,
+    bind,
+    call,
+    dvc,
+    environment,
+    link_base,
+)
 from gcd.internalize.checks import Asked
 from gcd.tasks.custom.inputs import OWN, SYNTHESISED, inputs_text
 
@@ -57,14 +66,8 @@ def prepare(name: str, commit: str) -> Path:
         call("git", "worktree", "add", *FORCE, "--quiet", "--detach", str(folder), commit)
     dvc("config", "--local", "cache.dir", dvc("cache", "dir").strip(), folder=folder)
     known = [path for path in (BASE, *sorted(FOLDER.glob(f"*/{BASE}"))) if path.exists()]
-    if known and not (folder / BASE).exists():
-        # Links: half a gigabyte that nothing writes to. Under another name first, so that a kill
-        # leaves no half of it.
-        new = folder / ".work/base"
-        shutil.rmtree(new, ignore_errors=True)
-        shutil.copytree(known[0], new, copy_function=os.link)
-        (folder / BASE).parent.mkdir(exist_ok=True)
-        new.rename(folder / BASE)
+    if known:
+        link_base(known[0], folder)
     return folder
 
 
