@@ -17,6 +17,7 @@ from benchmarks.reference import load_plain, reply
 from benchmarks.results import BenchmarkRecord, write_record
 from benchmarks.settings import CommonSettings, SynthesisSettings, read_settings
 from gcd.core import settings as product
+from gcd.core import task_settings
 from gcd.core.base_model import load_base
 from gcd.core.errors import UserError
 from gcd.core.interfaces import Task, load_task
@@ -72,7 +73,7 @@ def play_together(
         end_token=end_token,
     )
     # Only the last two count here: the others are those of the stages before.
-    sizes = product.SynthesisSettings(
+    sizes = task_settings.SynthesisSettings(
         inputs=len(inputs),
         per_request=1,
         input_tokens=1,

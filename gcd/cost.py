@@ -29,6 +29,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gcd.core.errors import UserError
+from gcd.core.failures import trained_row
 from gcd.core.records import FULL_PROMPT, AgentRecord, TrainingRecord, Turn
 from gcd.rows import Row
 
@@ -176,13 +177,13 @@ def read_training(models: Path, task: str, name: str, row: Row) -> TrainingRecor
     """What `fit` says that the row's training took: zeros for a row without trained weights.
 
     It is in `models`/TASK/METHOD/ROW/training.json, or in the method's folder if that fills one
-    row. A row `x_with_prompt` plays what was trained as row `x`.
+    row.
 
     Raises:
         UserError: the row has trained weights and there is no record, or a bad one.
     """
     folder = models / task / row.method
-    paths = [folder / name.removesuffix("_with_prompt"), folder]
+    paths = [folder / trained_row(name), folder]
     found = [path / "training.json" for path in paths if (path / "training.json").exists()]
     if not found and row.agent.adapter_parameters == 0:
         return TrainingRecord(**dict.fromkeys(TrainingRecord.model_fields, 0))
@@ -208,9 +209,10 @@ def episode_costs(
 
     input_tokens are all tokens sent in all calls (prompt and conversation, each time they are
     sent), output_tokens all tokens generated: means over the `episodes` that had a turn, as are
-    the FLOPs. kv_bytes_peak is the largest cache of any one episode. Relative FLOPs compare
-    the row's own episodes with the teacher's; `on_teacher_episodes` prices the teacher's turns
-    with this row's prompt and adapter, so that only those differ and not the behaviour.
+    the FLOPs. kv_bytes_peak is the largest cache of any one episode, kv_bytes_prompt what the
+    prompt takes of it. Relative FLOPs compare the row's own episodes with the teacher's;
+    `on_teacher_episodes` prices the teacher's turns with this row's prompt and adapter, so that
+    only those differ and not the behaviour.
     """
     episodes, teacher_episodes = played_turns(row), played_turns(teacher)
     if not episodes or not teacher_episodes:
@@ -236,6 +238,7 @@ def episode_costs(
             for regime in REGIMES
         },
         "kv_bytes_peak": key_value_bytes(model, peak, dtype),
+        "kv_bytes_prompt": key_value_bytes(model, prompt, dtype),
     }
 
 

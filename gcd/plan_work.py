@@ -10,7 +10,8 @@ import math
 from dataclasses import dataclass
 
 from gcd.core.params import Params
-from gcd.core.settings import Section, SynthesisSettings
+from gcd.core.settings import Section
+from gcd.core.task_settings import SynthesisSettings
 from gcd.cost import Architecture, ModelRecord, decode_flops, forward_flops
 
 SYNTHESIS = (

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from gcd.core.settings import ServerSettings
+from gcd.core.task_settings import ServerSettings
 
 
 @dataclass(frozen=True)

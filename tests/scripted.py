@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gcd.core.interfaces import ReadReply, Reply
 from gcd.core.records import Conversation, PairedOutput
-from gcd.core.settings import SynthesisSettings
+from gcd.core.task_settings import SynthesisSettings
 from tests.tiny import BASH
 
 SIZES = SynthesisSettings(

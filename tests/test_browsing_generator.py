@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gcd.core.errors import UserError
-from gcd.core.settings import SplitSettings
+from gcd.core.task_settings import SplitSettings
 from gcd.tasks import web_browsing
 from gcd.tasks.web_browsing import BrowsingEnvironment
 from gcd.tasks.web_browsing.generator import NEAR, STEPS, draw_task, generate

@@ -244,6 +244,7 @@ def test_costs_of_a_row_by_hand() -> None:
     assert costs["input_tokens"] == 8 + 13 + 17
     assert costs["output_tokens"] == 6
     assert costs["kv_bytes_peak"] == 2 * 4 * (17 + 2)  # the reply's last token is not cached
+    assert costs["kv_bytes_prompt"] == 2 * 4 * 5
     assert costs["flops"] == {"recompute": 2858, "session_cache": 1198, "prefix_cache": 968}
     ones = dict.fromkeys(REGIMES, 1.0)
     assert costs["flops_relative_to_full_prompt"] == ones

@@ -18,8 +18,9 @@ from gcd.core.language_model import LanguageModel
 from gcd.core.params import Params, check_section, read_params
 from gcd.core.prompt import parse_prompt, read_prompt_text
 from gcd.core.records import write_text
-from gcd.core.settings import RunEpisodesSettings, TrainingSettings
+from gcd.core.settings import RunEpisodesSettings
 from gcd.core.shared_prefix import Prefix, compute_prefix
+from gcd.core.task_settings import TrainingSettings
 from gcd.core.trained_prefix import load_with_prefix, prefix_layers
 from gcd.methods import cartridge
 from gcd.training.prefixes import (

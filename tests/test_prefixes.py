@@ -14,8 +14,9 @@ from gcd.core.chat import prompt_ids
 from gcd.core.errors import UserError
 from gcd.core.params import Params
 from gcd.core.records import PseudoConversation
-from gcd.core.settings import ModelSettings, TrainingSettings
+from gcd.core.settings import ModelSettings
 from gcd.core.shared_prefix import compute_prefix
+from gcd.core.task_settings import TrainingSettings
 from gcd.training.divergence import forward_divergence, imitation_loss_sums, with_teacher_states
 from gcd.training.examples import behind, conversation_examples, prompted_examples
 from gcd.training.losses import Example, pack, token_loss_sum

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gcd.core.errors import UserError
-from gcd.core.settings import SplitSettings
+from gcd.core.task_settings import SplitSettings
 from gcd.tasks import web_shopping
 from gcd.tasks.web_shopping import Settings, ShopEnvironment, ShopSample
 from gcd.tasks.web_shopping.choosing import EASY_ATTRIBUTES

@@ -16,7 +16,7 @@ from gcd.acting.history_window import is_whole, without_prompt
 from gcd.core.errors import UserError
 from gcd.core.interfaces import Task
 from gcd.core.records import Conversation, Record, read_records
-from gcd.core.settings import ServerSettings, TaskSettings
+from gcd.core.task_settings import ServerSettings, TaskSettings
 
 CONTEXT_LIMIT = "agent context limit"
 _log = logging.getLogger(__name__)

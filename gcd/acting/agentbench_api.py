@@ -13,7 +13,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from gcd.core.errors import UserError
 from gcd.core.records import Conversation, Message
-from gcd.core.settings import ServerSettings
+from gcd.core.task_settings import ServerSettings
 
 NOT_ACCEPTABLE = 406  # no such task, or no free worker
 ALIVE = 0  # `WorkerStatus`

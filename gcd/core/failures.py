@@ -20,6 +20,8 @@ from gcd.core.records import Failure, write_records
 
 # Of `RuntimeError`s: torch's on a GPU (also those of CUDA itself), and its allocator's on a CPU.
 MEMORY_MESSAGES = ("out of memory", "DefaultCPUAllocator")
+# Of a row that plays, behind the prompt, what was trained as the row without this ending.
+WITH_PROMPT = "_with_prompt"
 
 
 @contextmanager
@@ -58,12 +60,17 @@ def by_itself(folder: Path) -> Iterator[None]:
         write_failure(folder, folder.name, error)
 
 
+def trained_row(row: str) -> str:
+    """The row whose weights `row` plays: for `x_with_prompt` that is `x`, else `row` itself."""
+    return row.removesuffix(WITH_PROMPT)
+
+
 def read_row_failure(fitted: Path, row: str) -> str | None:
     """Why `row` could not be trained into `fitted`, the method's folder; None if it could.
 
-    Row `x_with_prompt` plays what was trained as row `x`. Raises UserError on a bad file.
+    Raises UserError on a bad file.
     """
-    return read_failure(fitted) or read_failure(fitted / row.removesuffix("_with_prompt"))
+    return read_failure(fitted) or read_failure(fitted / trained_row(row))
 
 
 def read_failure(folder: Path) -> str | None:

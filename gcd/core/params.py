@@ -34,11 +34,10 @@ from gcd.core.settings import (
     RunEpisodesSettings,
     ScoreSettings,
     Section,
-    SynthesisSettings,
     TeacherSettings,
-    TrainingSettings,
     TrainSettings,
 )
+from gcd.core.task_settings import SynthesisSettings, TrainingSettings
 
 FILE = Path("params.yaml")
 

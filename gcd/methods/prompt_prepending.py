@@ -16,7 +16,7 @@ from pydantic import Field
 from gcd.agents import load_adapted_agent
 from gcd.core.base_model import load_tokenizer
 from gcd.core.chat import prompt_ids
-from gcd.core.failures import by_itself
+from gcd.core.failures import WITH_PROMPT, by_itself, trained_row
 from gcd.core.interfaces import Agent
 from gcd.core.params import Params
 from gcd.core.settings import Percentage, Section
@@ -25,8 +25,6 @@ from gcd.training.adapters import conversation_term, fit_adapter
 from gcd.training.examples import prompted_examples
 from gcd.training.losses import Example
 from gcd.training.terms import Term, Visit
-
-WITH_PROMPT = "_with_prompt"
 
 
 class Settings(Section):
@@ -61,7 +59,8 @@ def toss(prompted: list[Example], share: int, visits: list[Visit]) -> list[Examp
 def with_room(params: Params, prompt_tokens: int) -> Params:
     """`params` with micro-batches that have room for a prompt in front.
 
-    Else no two examples share one, and each reads the prompt for itself: 23 against 12 s a step.
+    Else no two examples share one, and each reads the prompt for itself (web browsing: 30 s a step
+    in place of 17).
     """
     changed = copy(params)
     tokens = params.train.micro_batch_tokens + prompt_tokens
@@ -88,6 +87,6 @@ def fit(task: str, params: Params, out: Path, work: Path) -> None:
 
 def load_agent(row: str, task: str, params: Params, folder: Path, work: Path) -> Agent:
     """The adapted model, behind the prompt where the row says so."""
-    trained = row.removesuffix(WITH_PROMPT)
+    trained = trained_row(row)
     prompt = read_prompt(task)[1] if trained != row else []
     return load_adapted_agent(params, folder / trained / "adapter", prompt, work)

@@ -107,6 +107,11 @@ def flops(value: float) -> str:
     return f"{value / 1e9:,.1f}"
 
 
+def megabytes(count: float) -> str:
+    """Bytes in units of 10^6, one digit after the point."""
+    return f"{count / 1e6:,.1f}"
+
+
 def costs_table(costs: Costs, rows: list[str]) -> pd.DataFrame:
     """Costs as they are printed: tokens, FLOPs, cache."""
     return pd.DataFrame(
@@ -120,7 +125,10 @@ def costs_table(costs: Costs, rows: list[str]) -> pd.DataFrame:
                 f"GFLOP, {REGIME_NAMES[regime]}": flops(found["flops"][regime])
                 for regime in REGIMES
             },
-            "Largest cache (MB)": f"{found['kv_bytes_peak'] / 1e6:.1f}",
+            "Largest cache (MB)": megabytes(found["kv_bytes_peak"]),
+            "Without the prompt's (MB)": megabytes(
+                found["kv_bytes_peak"] - found["kv_bytes_prompt"]
+            ),
         }
         for row, found in ((row, costs[row]) for row in priced(costs, rows))
     )

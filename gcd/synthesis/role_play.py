@@ -14,7 +14,8 @@ from gcd.core.decoding import Sampling
 from gcd.core.interfaces import Reply, Task, TextGenerator
 from gcd.core.records import Conversation, Message, PairedOutput, PseudoConversation
 from gcd.core.sessions import Sessions
-from gcd.core.settings import MakePseudoConversationsSettings, SynthesisSettings
+from gcd.core.settings import MakePseudoConversationsSettings
+from gcd.core.task_settings import SynthesisSettings
 from gcd.synthesis.steps import ENVIRONMENT_REQUEST, Synthesis
 
 

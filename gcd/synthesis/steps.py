@@ -28,7 +28,8 @@ from gcd.core.records import (
     write_records,
     write_text,
 )
-from gcd.core.settings import MakePseudoInputsSettings, MakeReasonsSettings, SynthesisSettings
+from gcd.core.settings import MakePseudoInputsSettings, MakeReasonsSettings
+from gcd.core.task_settings import SynthesisSettings
 
 INPUTS_REQUEST = """\
 Below is the prompt of {agent}. People bring it {problem}.

@@ -15,7 +15,7 @@ from gcd.core.interfaces import Environment, Wording
 from gcd.core.prompt import parse_prompt, read_prompt_text
 from gcd.core.records import Action, Conversation, Message, SkippedSample, write_records
 from gcd.core.records import read_records as read
-from gcd.core.settings import SplitSettings, TaskSettings
+from gcd.core.task_settings import SplitSettings, TaskSettings
 from gcd.tasks.custom.inputs import OWN, SYNTHESISED, Input, read_inputs
 
 WORDING = Wording(

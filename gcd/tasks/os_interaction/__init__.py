@@ -26,7 +26,8 @@ from gcd.core.records import (
     read_records,
     write_records,
 )
-from gcd.core.settings import Count, SplitSettings, TaskSettings
+from gcd.core.settings import Count
+from gcd.core.task_settings import SplitSettings, TaskSettings
 from gcd.tasks.os_interaction.docker import DockerMachine, DockerSettings
 from gcd.tasks.os_interaction.files import read_files
 from gcd.tasks.os_interaction.generator import generate

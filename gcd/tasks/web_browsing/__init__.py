@@ -24,7 +24,8 @@ from gcd.core.records import (
     read_records,
     write_records,
 )
-from gcd.core.settings import Share, TaskSettings
+from gcd.core.settings import Share
+from gcd.core.task_settings import TaskSettings
 from gcd.tasks.web_browsing.generator import generate
 from gcd.tasks.web_browsing.one_line import expand, is_one_line
 from gcd.tasks.web_browsing.page import parse_page, view_page

@@ -12,7 +12,7 @@ from itertools import count as numbers
 from typing import Any
 
 from gcd.core.errors import UserError
-from gcd.core.settings import SplitSettings
+from gcd.core.task_settings import SplitSettings
 from gcd.tasks.web_browsing.markup import (
     OPERATIONS,
     ROLES,

@@ -26,7 +26,8 @@ from gcd.core.records import (
     read_records,
     write_records,
 )
-from gcd.core.settings import Count, SplitSettings, TaskSettings
+from gcd.core.settings import Count
+from gcd.core.task_settings import SplitSettings, TaskSettings
 from gcd.tasks.web_shopping import stores
 from gcd.tasks.web_shopping.choosing import choose, tier
 from gcd.tasks.web_shopping.goals import Goal, human_goals, shuffled, synthetic_goals
