@@ -67,15 +67,17 @@ class KlSettings(Section):
 
 
 class TrainRowsSettings(Section):
-    """`fit` of every method on the first `conversations`, for `epochs`.
+    """`fit` of every trained row on the first `conversations`, for `epochs`.
 
     `shortened` are numbers under `methods:` of params.yaml, by method: of training beside that.
+    `variants` names, by method, the list there that makes a trained row of each of its values.
     """
 
     repeats: Count
     conversations: Count
     epochs: Count
     shortened: dict[str, dict[str, Any]]
+    variants: dict[str, str]
 
 
 class InferenceSettings(Section):

@@ -1,10 +1,11 @@
-"""What each trained method takes beside SeqKD: time, tokens a second and memory of its `fit`.
+"""What each trained row takes beside SeqKD: time, tokens a second and memory of its `fit`.
 
 python -m benchmarks.train_rows
 
-Every method of params.yaml runs its own `stages.fit` in a process of its own, on the first pseudo
-conversations and for a few epochs: loading the model and all that precedes the training loop
-counts. Nothing outside a scratch folder is written. The reference is SeqKD, in the same repeat.
+Every method of params.yaml runs its own `stages.fit` in a process of its own, once for each row
+that it trains by itself, on the first pseudo conversations and for a few epochs: loading the model
+and all that precedes the training loop counts. Nothing outside a scratch folder is written. The
+reference is SeqKD, in the same repeat.
 """
 
 import json
@@ -35,19 +36,46 @@ REFERENCE = "seqkd"
 
 @dataclass(frozen=True)
 class Fit:
-    """A run of `stages.fit`. `tokens` were read, over all variants; 0 where nothing was trained."""
+    """A run of `stages.fit`. `tokens` were read; 0 where nothing was trained."""
 
     seconds: float
     peak_bytes: int
     tokens: int
 
 
-def make_scratch(folder: Path, task: str, settings: TrainRowsSettings) -> None:
-    """A repository with the first conversations only, and params.yaml with less training.
+@dataclass(frozen=True)
+class TrainedRow:
+    """What `fit` of `method` is run with to train one row: its section of params.yaml."""
+
+    method: str
+    section: dict[str, Any]
+
+
+def trained_rows(methods: dict[str, Any], settings: TrainRowsSettings) -> dict[str, TrainedRow]:
+    """By name, each method with its training shortened, or one of it for each row it trains.
 
     Raises:
-        UserError: params.yaml has no number that is to be shortened.
+        UserError: the method has no number that is to be shortened, or no list of variants.
     """
+    rows = {}
+    for method, section in methods.items():
+        merge(section, settings.shortened.get(method, {}), SETTINGS)
+        if method not in settings.variants:
+            rows[method] = TrainedRow(method, section)
+            continue
+        key = settings.variants[method]
+        if not isinstance(section.get(key), list):
+            raise UserError(
+                f"{SETTINGS}: `train_rows.variants.{method}`: expected a list of "
+                f"`methods.{method}` in {FILE}, got {key!r}."
+            )
+        for value in section[key]:
+            rows[f"{method}_{value}"] = TrainedRow(method, {**section, key: [value]})
+    return rows
+
+
+def make_scratch(folder: Path, task: str, row: TrainedRow, settings: TrainRowsSettings) -> None:
+    """A repository with the first conversations only, and params.yaml with this row alone."""
     for path in (BASE, task_folder(task)):
         (folder / path).parent.mkdir(parents=True)
         (folder / path).symlink_to(path.resolve())
@@ -58,8 +86,7 @@ def make_scratch(folder: Path, task: str, settings: TrainRowsSettings) -> None:
         (folder / path).write_text("".join(kept), encoding="utf-8")
     params: dict[str, Any] = load_file()
     params["tasks"][task]["training"]["epochs"] = settings.epochs
-    for method in settings.shortened.keys() & params["methods"].keys():
-        merge(params["methods"][method], settings.shortened[method], SETTINGS)
+    params["methods"][row.method] = row.section
     YAML(typ="safe").dump(params, folder / FILE)
 
 
@@ -90,7 +117,7 @@ def fit(folder: Path, task: str, method: str) -> Fit:
 
 
 def compare_rows(runs: dict[str, list[Fit]]) -> list[Comparison]:
-    """Three comparisons with SeqKD for each trained method, SeqKD first."""
+    """Three comparisons with SeqKD for each trained row."""
     trained = [name for name in runs if name != REFERENCE and runs[name][0].tokens]
     comparisons = []
     figures: list[tuple[str, str, Any]] = [
@@ -110,21 +137,21 @@ def compare_rows(runs: dict[str, list[Fit]]) -> list[Comparison]:
 def main() -> BenchmarkRecord:
     task = read_settings("common", CommonSettings).task
     settings = read_settings("train_rows", TrainRowsSettings)
-    methods = list(load_file()["methods"])
-    if REFERENCE not in methods:
+    rows = trained_rows(load_file()["methods"], settings)
+    if REFERENCE not in rows:
         raise UserError(f"{FILE}: expected {REFERENCE!r} under `methods`, the reference here.")
-    runs: dict[str, list[Fit]] = {name: [] for name in methods}
-    with tqdm(total=settings.repeats * len(methods), unit="fit") as bar:
+    runs: dict[str, list[Fit]] = {name: [] for name in rows}
+    with tqdm(total=settings.repeats * len(rows), unit="fit") as bar:
         for _ in range(settings.repeats):
-            for name in methods:
+            for name, row in rows.items():
                 bar.set_description(name)
                 with tempfile.TemporaryDirectory() as scratch:
-                    make_scratch(Path(scratch), task, settings)
-                    runs[name].append(fit(Path(scratch), task, name))
+                    make_scratch(Path(scratch), task, row, settings)
+                    runs[name].append(fit(Path(scratch), task, row.method))
                 bar.update(1)
     comparisons = compare_rows(runs)
     if not comparisons:
-        raise UserError(f"{FILE}: no method but {REFERENCE} is trained; there is nothing to show.")
+        raise UserError(f"{FILE}: no row but {REFERENCE} is trained; there is nothing to show.")
     facts = {
         "tokens": {name: done[0].tokens for name, done in runs.items() if done[0].tokens},
         "task": task,

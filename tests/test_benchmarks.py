@@ -12,7 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import __main__ as everything
 from benchmarks.limit import attention_flops, prefill_flops, training_flops
 from benchmarks.reference import PlainTrainer, attach_plain_lora, cut_at, pad_right
+from benchmarks.settings import TrainRowsSettings
 from benchmarks.train_epoch import plain_epoch
+from benchmarks.train_rows import TrainedRow, trained_rows
 from benchmarks.workloads import made_up_examples
 from gcd.core.errors import UserError
 from gcd.core.interfaces import load_task
@@ -44,7 +46,8 @@ train_step: {repeats: 1, examples: 2, tokens: 128, supervised_share: 0.25, at_le
   memory_at_most: 1000.0}
 train_epoch: {repeats: 1, at_least: 0.001}
 kl: {repeats: 2, labels: 300, kind: reverse, teacher_share: 0.5, memory_at_most: 1000.0}
-train_rows: {repeats: 1, conversations: 4, epochs: 1, shortened: {}}
+train_rows: {repeats: 1, conversations: 4, epochs: 1, shortened: {},
+  variants: {prompt_prepending: shares}}
 inference: {repeats: 1, turns: 3, new_tokens: 4}
 growth: {repeats: 1, prompt_tokens: [40, 80], conversations: 4, pseudo_inputs: [4, 8],
   short_prompt_tokens: 20, new_tokens: 4, training_tokens: 16, exponent_at_most: 100.0}
@@ -169,7 +172,7 @@ def check_facts(name: str, facts: dict[str, Any]) -> None:
         gradients = facts["largest_difference_of_gradients"], facts["largest_gradient"]
         assert gradients[0] < 1e-3 * gradients[1]
     if name == "train_rows":
-        trained = {"prompt_prepending", "seqkd", "seqkd_kld", "gcd"}
+        trained = {"prompt_prepending_100", "prompt_prepending_50", "seqkd", "seqkd_kld", "gcd"}
         assert trained <= facts["tokens"].keys()
         assert not facts["tokens"].keys() & {"full_prompt", "no_prompt"}
     if name == "inference":
@@ -177,6 +180,25 @@ def check_facts(name: str, facts: dict[str, Any]) -> None:
         assert facts["teacher_identical_in_all_regimes"]
     if name == "growth":
         assert len(facts["by_size"]) == 2 * 3 * 2
+
+
+def test_a_line_for_each_trained_row():
+    """A method that trains several is run once for each, with the others left out."""
+    settings = TrainRowsSettings(
+        repeats=1,
+        conversations=1,
+        epochs=1,
+        shortened={"icae": {"steps": 2}, "absent": {"steps": 1}},
+        variants={"icae": "slots"},
+    )
+    methods = {"seqkd": {}, "icae": {"slots": [32, 128], "steps": 20}}
+    assert trained_rows(methods, settings) == {
+        "seqkd": TrainedRow("seqkd", {}),
+        "icae_32": TrainedRow("icae", {"slots": [32], "steps": 2}),
+        "icae_128": TrainedRow("icae", {"slots": [128], "steps": 2}),
+    }
+    with pytest.raises(UserError, match=r"`train_rows\.variants\.icae`: expected a list .*'steps'"):
+        trained_rows(methods, settings.model_copy(update={"variants": {"icae": "steps"}}))
 
 
 @pytest.mark.slow
