@@ -86,6 +86,14 @@ def test_what_is_rejected_adds_up(reproduced: Path, report: str) -> None:
         assert [int(line[2]), int(line[3])] == [kept, sum(counts["rejected"].values())]
 
 
+def test_every_table_names_its_source(report: str) -> None:
+    blocks = [block for block in report.split("\n\n") if block]
+    tables = [place for place, block in enumerate(blocks) if block.startswith("| ")]
+    assert len(tables) >= 12
+    for place in tables:
+        assert blocks[place + 1].startswith("*Source: "), blocks[place].splitlines()[0]
+
+
 def test_every_source_is_a_file(reproduced: Path, report: str) -> None:
     """Each table of numbers names where they come from, and that is there."""
     sources = [line for line in report.splitlines() if line.startswith("*Source: ")]

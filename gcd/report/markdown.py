@@ -181,7 +181,10 @@ def render_costs(results: TaskResults) -> list[str]:
             "Means per episode. Input tokens count everything that is sent, in every turn. "
             "recompute: every turn reads prompt and conversation anew; session cache: keys "
             "and values live for one episode; prefix cache: those of the prompt are also "
-            "shared by all episodes and cost none of them anything. 1 GFLOP is 10^9."
+            "shared by all episodes and cost none of them anything. 1 GFLOP is 10^9. The largest "
+            "cache is that of one episode while it replies: with recompute it is given up after "
+            "every reply, with a session cache it stays for each open session, and with a prefix "
+            "cache a session keeps what the last column says, the prompt's being there once."
         ),
         summarise_costs(results),
         tables.markdown(shown["relative_costs"]),

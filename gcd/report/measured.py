@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from gcd.core.records import read_json
 from gcd.report import tables
+from gcd.report.results import read_recorded
 from gcd.report.sentences import paragraph, source
 from gcd.report.transcripts import escape
 
@@ -52,5 +52,5 @@ def render(record: dict[str, Any]) -> str:
 
 def read_record(path: Path = RECORD) -> dict[str, Any]:
     """The benchmark's file; raises UserError if it is missing."""
-    found: dict[str, Any] = read_json(path)
+    found: dict[str, Any] = read_recorded(path, "make bench")
     return found

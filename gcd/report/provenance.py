@@ -14,9 +14,9 @@ from typing import Any
 import pandas as pd
 from ruamel.yaml import YAML
 
-from gcd.core.records import read_json
 from gcd.data import prompt_file
 from gcd.report import tables
+from gcd.report.results import read_recorded
 from gcd.report.sentences import paragraph, source
 from gcd.report.transcripts import escape
 
@@ -26,6 +26,7 @@ PACKAGES = (
 )
 SECONDS = Path("reports/benchmarks/stages.json")
 HOST = Path("reports/benchmarks/host.json")
+RECORD = "python -m gcd.repro --record"
 # What the shell puts in place of what dvc.yaml leaves open.
 SHELL = ("${LAUNCH:-${STAGE_PYTHON:-python}}", "${STAGE_PYTHON:-python}")
 
@@ -80,23 +81,26 @@ def render(
         seed: params.yaml's.
     """
     facts = [f"{name}: {value}" for name, value in model.items() if name != "architecture"]
-    host = [f"{name.replace('_', ' ')}: {value}" for name, value in read_json(HOST).items()]
+    machine = read_recorded(HOST, RECORD)
+    host = [f"{name.replace('_', ' ')}: {value}" for name, value in machine.items()]
     return "\n\n".join(
         [
             "## Provenance",
             paragraph(f"Model. {escape('; '.join(facts))}. Seed {seed}."),
             tables.markdown(prompts_table(tasks, prompt_tokens)),
+            source("stage `prepare`, tokens by stage `measure_cost`", "costs.json"),
             paragraph(
                 "All of it comes from `make repro`, which runs the stages below, as `dvc repro` "
                 "does; what each reads and writes is in dvc.yaml, every number in params.yaml, "
                 "and the checksum of every file in dvc.lock."
             ),
-            tables.markdown(stages_table(Path("dvc.yaml"), read_json(SECONDS))),
-            source("`python -m gcd.repro --record`", "benchmarks/stages.json"),
+            tables.markdown(stages_table(Path("dvc.yaml"), read_recorded(SECONDS, RECORD))),
+            source(f"`{RECORD}`", "benchmarks/stages.json"),
             paragraph(
                 "Seconds are sums over the cells of the recorded run, two stages at a time. It was "
                 f"recorded on: {escape('; '.join(host))}."
             ),
             tables.markdown(software_table()),
+            source("stage `report`, as it ran; as locked", "../constraints.txt"),
         ]
     )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -50,6 +51,16 @@ def order_rows(records: Mapping[str, Row | FailedRow], methods: list[str]) -> li
             f"measured by; got {methods}. Put it back."
         )
     return rows
+
+
+def read_recorded(path: Path, command: str) -> Any:
+    """The JSON value in `path`, which `command` writes; raises UserError if it is not there."""
+    if not path.exists():
+        raise UserError(
+            f"{path}: no such file. `{command}` records it; `git checkout {path}` brings the "
+            "committed one back."
+        )
+    return read_json(path)
 
 
 def read_losses(folder: Path, rows: dict[str, str]) -> dict[str, pd.DataFrame]:
