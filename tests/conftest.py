@@ -34,6 +34,15 @@ def model(tokenizer: Any) -> Any:
     return tiny.make_model(tokenizer)
 
 
+@pytest.fixture
+def prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A prompt's file in a folder of its own, which is the current one."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "shop.md"
+    path.write_text("You sell fern.\n")
+    return path
+
+
 @pytest.fixture(scope="session")
 def gguf() -> Path:
     """The pinned model file, kept in the repository's folder of unfinished work."""

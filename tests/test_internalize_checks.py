@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
 
 from gcd.core.chat import prompt_ids
 from gcd.core.errors import UserError
@@ -22,23 +21,12 @@ from gcd.internalize.checks import (
     default_name,
     read_prompt_file,
 )
-from gcd.internalize.formats import Format, read_format
-from gcd.internalize.run_params import held_out_params, run_params
-from gcd.internalize.settings import HeldOutSettings, PromptSettings, read_settings
+from gcd.internalize.settings import PromptSettings
 from tests.conftest import ROOT
 
 LIMITS = PromptSettings(max_bytes=2000, context_room=100)
 TEXT = (ROOT / "params.yaml").read_text()
 SETTINGS = (ROOT / "internalize.yaml").read_text()
-
-
-@pytest.fixture
-def prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A good prompt in a folder of its own, which is the current one."""
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "shop.md"
-    path.write_text("You sell fern.\n")
-    return path
 
 
 def asked(text: str, inputs: list[str] | None = None) -> Asked:
@@ -227,168 +215,3 @@ def test_a_template_without_a_system_turn(tokenizer: Any, monkeypatch: pytest.Mo
     monkeypatch.setattr(tokenizer, "chat_template", template)
     with pytest.raises(UserError, match=r"refuses the prompt's roles: System role not supported"):
         check_against_model(asked("fern"), tokenizer, 9999, LIMITS)
-
-
-# --- Formats --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "reply", "holds"),
-    [
-        ("Yes|No", " Yes\n", True),
-        ("Yes|No", "Yes, of course", False),  # the whole reply
-        ("(?s)Answer:.*", "Answer:\nx", True),
-        ("(a+)+b", "a" * 60, False),  # backtracks for ever
-    ],
-)
-def test_patterns(text: str, reply: str, holds: bool) -> None:
-    assert Format("regular expression", text).holds(reply) is holds
-
-
-@pytest.mark.parametrize(
-    ("reply", "holds"),
-    [
-        ('{"topic": "order", "action": "answer", "reply": "It is on its way."}', True),
-        (' {"reply": "x", "topic": "order",\n"action": "ask"} ', True),
-        ('{"topic": "order", "action": "answer"}', False),
-        ('{"topic": "orders", "action": "answer", "reply": "x"}', False),
-        ('{"topic": "order", "action": "answer", "reply": ""}', False),
-        ('{"topic": "order", "action": "answer", "reply": "x", "more": 1}', False),
-        ('{"topic": "order", "action": "answer", "reply": "x"', False),
-        ('{"topic": "order", "action": "answer", "reply": "x"} Bye.', False),
-        ("NaN", False),
-        ("[" * 100_000, False),
-        ("", False),
-    ],
-)
-def test_the_examples_schema(reply: str, holds: bool) -> None:
-    assert read_format(ROOT / "examples/support/format.json").holds(reply) is holds
-
-
-def test_the_examples_demonstrations_have_its_format() -> None:
-    path = ROOT / "examples/support/prompt.md"
-    format = read_format(path.with_name("format.json"))
-    turns = parse_prompt(
-        read_prompt_file(path, read_settings(ROOT / "internalize.yaml").prompt), ""
-    )
-    shown = [turn.content for turn in turns if turn.role == "assistant"]
-    assert len(shown) >= 6
-    assert all(map(format.holds, shown))
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.json", b"", r"empty"),
-        ("a.json", b"{", r"expected a JSON Schema, and it is no JSON"),
-        ("a.json", b'{"type": "texts"}', r"expected a JSON Schema: 'texts' is not valid"),
-        ("a.json", b'{"$ref": "https://example.org/x"}', r"refers to another document, https"),
-        ("a.txt", b"(a", r"expected a regular expression: missing \)"),
-        ("a.txt", b"\xff", r"not UTF-8"),
-    ],
-)
-def test_bad_formats(prompt: Path, name: str, content: bytes, message: str) -> None:
-    path = prompt.parent / name
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=message):
-        check(prompt, LIMITS, format=path)
-
-
-# --- internalize.yaml and params.yaml -------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("prompt:\n", "prompts:\n", r"internalize\.yaml: unknown key `prompts`|key `prompt` is"),
-        ("  turns: 3\n", "", r"key `traffic\.turns` is missing"),
-        ("  turns: 3", "  turns: 0", r"key `traffic\.turns`: .*greater than 0"),
-        ("    keep: 0.9\n    care: 0.75", "    keep: 9.0\n    care: 0.75", r"top1_agreement\.keep"),
-        ("    keep: 0.9\n    care: 0.75", "    keep: 0.7\n    care: 0.75", r"`verdict\.top1_agr"),
-        (
-            "    keep: 0.2\n    care: 0.6",
-            "    keep: 0.7\n    care: 0.6",
-            r"`verdict\.kl`: expected `ke",
-        ),
-        ("  minimum: 12", "  minimum: 99", r"`held_out\.minimum`: expected at most"),
-        ("traffic:", "traffic: [", r"not valid YAML"),
-    ],
-)
-def test_mistakes_in_the_settings_are_named(
-    tmp_path: Path, old: str, new: str, message: str
-) -> None:
-    assert old in SETTINGS
-    path = tmp_path / "internalize.yaml"
-    path.write_text(SETTINGS.replace(old, new, 1))
-    with pytest.raises(UserError, match=message) as raised:
-        read_settings(path)
-    assert str(path) in str(raised.value)
-
-
-def test_a_run_has_the_profiles_task_and_rows(tmp_path: Path) -> None:
-    params = YAML(typ="safe").load(run_params(TEXT, None, [], folder=ROOT / "profiles"))
-    assert list(params["tasks"]) == ["custom"]
-    assert list(params["methods"]) == ["full_prompt", "no_prompt", "seqkd", "gcd"]
-    before = YAML(typ="safe").load(TEXT)
-    assert params["train"] == before["train"]
-    assert params["prepare_model"] == before["prepare_model"]
-
-
-def test_rows_and_models_on_request() -> None:
-    rows = ["seqkd_kld", "soft_prompt", "gcd"]
-    text = run_params(TEXT, "owner/name@abc", rows, folder=ROOT / "profiles")
-    params = YAML(typ="safe").load(text)
-    assert list(params["methods"])[4:] == ["seqkd_kld", "soft_prompt"]
-    assert params["prepare_model"]["source"] == "hub"
-    assert params["prepare_model"]["hub"] == {"id": "owner/name", "revision": "abc"}
-    folder = YAML(typ="safe").load(run_params(TEXT, "/a@b/model", [], folder=ROOT / "profiles"))
-    assert folder["prepare_model"]["source"] == "path"
-    assert folder["prepare_model"]["path"] == {"folder": "/a@b/model"}
-    with pytest.raises(UserError, match=r"ROWS: no method 'gdc'; there are full_prompt, .*on_pol"):
-        run_params(TEXT, None, ["gdc"], folder=ROOT / "profiles")
-
-
-def test_held_out_inputs_come_from_another_stream_and_nothing_else_differs() -> None:
-    text = run_params(TEXT, None, [], folder=ROOT / "profiles")
-    settings = HeldOutSettings(count=7, minimum=3, seed=11)
-    params, other = (YAML(typ="safe").load(one) for one in (text, held_out_params(text, settings)))
-    assert other["seed"] == 11
-    assert other["tasks"]["custom"]["synthesis"].pop("inputs") == 7
-    assert other["make_pseudo_inputs"].pop("minimum") == 3
-    other["seed"] = params["seed"]
-    del params["tasks"]["custom"]["synthesis"]["inputs"], params["make_pseudo_inputs"]["minimum"]
-    assert other == params
-
-
-def test_a_warm_start_takes_the_place_of_gcd() -> None:
-    text = run_params(TEXT, None, ["seqkd_kld"], "ab" * 32, folder=ROOT / "profiles")
-    params = YAML(typ="safe").load(text)
-    expected = ["full_prompt", "no_prompt", "seqkd", "seqkd_kld", "gcd_warm_start"]
-    assert list(params["methods"]) == expected
-    plain = YAML(typ="safe").load(run_params(TEXT, None, [], folder=ROOT / "profiles"))
-    section = params["methods"]["gcd_warm_start"]
-    assert section.pop("sha256") == "ab" * 32
-    # Below no folder that git or DVC looks into.
-    assert section.pop("adapter").startswith("data/raw/")
-    assert section == plain["methods"]["gcd"]
-
-
-def test_a_warm_start_needs_an_adapter_of_the_same_model(prompt: Path) -> None:
-    from gcd.internalize.running import check_same_model, with_student
-
-    with pytest.raises(UserError, match=r"WARM_START: .*there is no PREVIOUS"):
-        check(prompt, LIMITS, warm_start=True)
-    Path("exports/old").mkdir(parents=True)
-    Path("exports/old/record.json").write_text("{}")
-    with pytest.raises(UserError, match=r"exports/old has none"):
-        check(prompt, LIMITS, previous="old", warm_start=True)
-    Path("exports/old/adapter").mkdir()
-    Path("exports/old/adapter/adapter_model.safetensors").write_bytes(b"x")
-    assert check(prompt, LIMITS, previous="old", warm_start=True).warm_start
-    model = {"source": "hub", "id": "a/b", "parameters": 5}
-    check_same_model(model, dict(model))
-    with pytest.raises(UserError, match=r"another base model \(hub, 5 parameters; now wheel, 7\)"):
-        check_same_model(model, {"source": "wheel", "parameters": 7})
-    settings = read_settings(ROOT / "internalize.yaml")
-    assert with_student(settings, {"gcd": "x"}).verdict.student == "x"
-    assert with_student(settings, {"seqkd": "x"}) == settings

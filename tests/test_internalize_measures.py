@@ -1,28 +1,23 @@
 """From replies to figures, savings and a verdict: hand-computed values, ends, near misses."""
 
 from math import log
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gcd.core.errors import UserError
 from gcd.core.records import AgentRecord, Episode
 from gcd.cost import episode_flops
-from gcd.internalize import held_out
 from gcd.internalize.agreement import badness, clearly_better, paired, score_rows
-from gcd.internalize.drift import comparable, compare_replies
 from gcd.internalize.formats import Format
-from gcd.internalize.outcome import Reply, Verdict
+from gcd.internalize.outcome import Verdict
 from gcd.internalize.records import Answer, Measured
 from gcd.internalize.savings import count_savings, session, tokens_read
 from gcd.internalize.settings import (
     AtLeast,
     AtMost,
     AtMostRatio,
-    HeldOutSettings,
     PriceSettings,
     TrafficSettings,
     read_settings,
@@ -301,63 +296,3 @@ def test_a_student_that_failed() -> None:
     found = decide(SETTINGS.verdict, {}, {}, {"gcd": "The loss is nan at step 3."})
     assert found.word == "do not use"
     assert found.further == ["It failed: The loss is nan at step 3."]
-
-
-# --- Held-out inputs and drift --------------------------------------------------------------------
-
-
-def test_held_out_inputs_are_in_no_form_among_those_of_training() -> None:
-    made = ["Where is it?", "where  is IT", "How much?", "Who?", "How much"]
-    assert held_out.unseen(made, ["who", "What?"]) == ["Where is it?", "How much?"]
-
-
-def test_both_kinds_of_inputs_are_made_and_the_final_params_stay(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Held-out ones first, so that training's are what lies there when the rest runs."""
-    texts = {"seed: 9\n": ["a b", "c d", "e f"], "seed: 0\n": ["C d.", "g h"]}
-    ran: list[str] = []
-
-    def drive(folder: Path, params: str, stages: list[str]) -> None:
-        ran.append(params)
-        path = folder / held_out.MADE
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lines = [f'{{"index": {n}, "text": "{text}"}}' for n, text in enumerate(texts[params])]
-        path.write_text("\n".join(lines) + "\n")
-
-    monkeypatch.setattr(held_out, "drive", drive)
-    monkeypatch.setattr(held_out, "held_out_params", lambda text, settings: "seed: 9\n")
-    settings = HeldOutSettings(count=3, minimum=2, seed=9)
-    assert held_out.make_held_out(tmp_path, "seed: 0\n", settings) == ["a b", "e f"]
-    assert ran == ["seed: 9\n", "seed: 0\n"]
-    written = (tmp_path / "data/prompts/custom/held_out.jsonl").read_text()
-    assert written == '{"input":"a b"}\n{"input":"e f"}\n'
-    few = settings.model_copy(update={"minimum": 3})
-    with pytest.raises(UserError, match=r"3 held-out inputs are needed, and of 3 only 2 are not"):
-        held_out.make_held_out(tmp_path, "seed: 0\n", few)
-
-
-def test_drift_is_over_inputs_that_neither_version_trained_on() -> None:
-    before = [
-        Reply(index=text, source="user", input=text, replies={"gcd": text}, kl=0.1)
-        for text in ("a", "B?", "c")
-    ]
-    assert [one.input for one in comparable(before, ["b", "x"])] == ["a", "c"]
-
-
-def test_drift_by_hand() -> None:
-    found = compare_replies(
-        ["yes", "no", "aaaa"],
-        ["yes", "nono", "aaaa"],
-        Format("regular expression", "yes|no"),
-        lambda ours, theirs: [1.0, 0.5, 0.0],
-        BOOTSTRAP,
-    )
-    assert found["exact_agreement"]["value"] == 0.6667
-    assert found["semantic_agreement"]["value"] == 0.5
-    assert found["format_validity"]["value"] == 0.3333
-    assert found["length_ratio"]["value"] == round(11 / 9, 4)
-    same = compare_replies(TEXTS, TEXTS, None, None, BOOTSTRAP)
-    assert same["exact_agreement"]["value"] == 1
-    assert same["length_ratio"] == exactly(1.0)
-    assert compare_replies([], [], None, None, BOOTSTRAP) == {}

@@ -188,6 +188,16 @@ def test_drift_stands_beside_that_of_the_teacher() -> None:
     assert "| First choices (%) | n/a | 86.0 (81.0-91.0) |" in text
 
 
+def test_a_warm_start_is_no_even_comparison() -> None:
+    rows = {name if name != "gcd" else "gcd_warm_start": one for name, one in SCORES.items()}
+    probes = {name if name != "gcd" else "gcd_warm_start": one for name, one in PROBES.items()}
+    changes = {"student": "gcd_warm_start", "scores": rows, "probes": probes}
+    warm = outcome(**changes, methods={row: row for row in rows})
+    said = "gcd_warm_start went on from the adapter of the version before"
+    assert said in " ".join(render(warm, [], SETTINGS).split())
+    assert "went on from" not in render(outcome(), replies(), SETTINGS)
+
+
 def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
     written = outcome(), replies(2)
     write_outcome(*written, tmp_path)

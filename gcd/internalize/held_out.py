@@ -35,22 +35,32 @@ def unseen(held_out: list[str], trained_on: list[str]) -> list[str]:
     return found
 
 
+def make_inputs(folder: Path, params: str) -> list[str]:
+    """What the stage makes up in the worktree with the text `params` as params.yaml."""
+    drive(folder, params, [STAGE])
+    return [one.text for one in read_records(folder / MADE, PseudoInput)]
+
+
 def make_held_out(folder: Path, params: str, settings: HeldOutSettings) -> list[str]:
     """Synthesise both kinds of inputs in the worktree, and write down those that are held out.
 
     Raises:
         UserError: too few of either kind; see also `worktree.drive`.
     """
-    made = []
-    for text in (held_out_params(params, settings), params):
-        drive(folder, text, [STAGE])
-        made.append([one.text for one in read_records(folder / MADE, PseudoInput)])
-    held_out = unseen(*made)
+    try:
+        tested = make_inputs(folder, held_out_params(params, settings))
+    except UserError as error:
+        raise UserError(
+            f"Of the held-out inputs, whose least number is `held_out.minimum` in "
+            f"internalize.yaml: {error}"
+        ) from error
+    trained_on = make_inputs(folder, params)
+    held_out = unseen(tested, trained_on)
     if len(held_out) < settings.minimum:
         raise UserError(
             f"internalize.yaml: key `held_out.minimum`: {settings.minimum} held-out inputs are "
-            f"needed, and of {len(made[0])} only {len(held_out)} are not among the "
-            f"{len(made[1])} of training. Raise `held_out.count`, or give more varied INPUTS."
+            f"needed, and of {len(tested)} only {len(held_out)} are not among the "
+            f"{len(trained_on)} of training. Raise `held_out.count`, or give more varied INPUTS."
         )
     write_text(folder / DATA / SYNTHESISED, inputs_text(held_out))
     return held_out

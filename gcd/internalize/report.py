@@ -9,6 +9,7 @@ from gcd.core.records import FULL_PROMPT
 from gcd.internalize.agreement import FIDELITY, clearly_better
 from gcd.internalize.drift_report import render_drift
 from gcd.internalize.outcome import Estimates, Outcome, Reply, Savings
+from gcd.internalize.run_params import WARM_STARTED
 from gcd.internalize.settings import Settings
 from gcd.internalize.showing import TITLES, shown, threshold
 from gcd.internalize.verdict import BASELINE
@@ -241,6 +242,11 @@ def render_limits(outcome: Outcome) -> list[str]:
         "One training run with one seed. Intervals are over inputs, not over runs.",
         "Costs are counted from tokens, not timed, and not billed.",
     ]
+    if outcome.student in WARM_STARTED.values():
+        points.append(
+            f"{outcome.student} went on from the adapter of the version before, and seqkd began "
+            "anew: a difference between them is one of the longer training, too."
+        )
     return ["## What these numbers do not say", "\n".join(bullet(point) for point in points)]
 
 
