@@ -26,6 +26,7 @@ from gcd.rows import failures, played, read_rows
 
 REPORTS = Path("reports")
 RECORD = REPORTS / "further_rows.json"
+SOURCE = source("`make repro PROFILE=all`", RECORD.name)
 
 
 class RecordedTask(BaseModel):
@@ -124,6 +125,7 @@ def render(recorded: RecordedRun, results: list[TaskResults]) -> str:
                 {found.task: list(found.failures) for found in further},
             )
         ),
+        SOURCE,
     ]
     return "\n\n".join(parts + [_render_task(found) for found in further])
 
@@ -144,8 +146,8 @@ def _render_task(found: TaskResults) -> str:
     }
     parts = []
     for title, table in shown.items():
-        parts += [title, tables.markdown(tables.with_failures(table, found.rows, failed))]
-    parts.append(source("`make repro PROFILE=all`", RECORD.name))
+        filled = tables.with_failures(table, found.rows, failed)
+        parts += [title, tables.markdown(filled), SOURCE]
     return "\n\n".join(part for part in [*parts, summarise_trouble(found)] if part)
 
 
