@@ -53,7 +53,7 @@ def make_repository(folder: Path, taught: Path) -> Path:
     kept = [f"reports/{name}/.gitkeep" for name in ("ablations", "seeds")]
     kept += ["experiments/ablations.yaml", "reports/further_rows.json"]
     kept += [f"reports/benchmarks/{name}.json" for name in ("inference", "stages", "host")]
-    for name in ("dvc.yaml", ".gitignore", ".dvcignore", *kept):
+    for name in ("dvc.yaml", "constraints.txt", ".gitignore", ".dvcignore", *kept):
         shutil.copy(ROOT / name, folder / name)
     shutil.copytree(taught, folder / "mine")
     (folder / "data/prompts/os_interaction.md").write_text(tiny.PROMPT)
