@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,8 @@ def trained_rows(methods: dict[str, Any], settings: TrainRowsSettings) -> dict[s
         UserError: the method has no number that is to be shortened, or no list of variants.
     """
     rows = {}
-    for method, section in methods.items():
+    for method, given in methods.items():
+        section = deepcopy(given)
         merge(section, settings.shortened.get(method, {}), SETTINGS)
         if method not in settings.variants:
             rows[method] = TrainedRow(method, section)

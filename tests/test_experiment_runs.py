@@ -1,6 +1,6 @@
 """Points that run: side by side, killed and gone on with, saved as experiments of DVC.
 
-Most of it on a repository of a few lines; one whole run on the real pipeline in miniature.
+On a repository of a few lines; the real pipeline is in test_experiments_whole.py.
 """
 
 import os

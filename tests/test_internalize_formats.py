@@ -6,10 +6,7 @@ import pytest
 
 from gcd.core.errors import UserError
 from gcd.core.prompt import parse_prompt
-from gcd.internalize.checks import (
-    check,
-    read_prompt_file,
-)
+from gcd.internalize.checks import check, read_prompt_file
 from gcd.internalize.formats import Format, read_format
 from gcd.internalize.settings import read_settings
 from tests.conftest import ROOT

@@ -9,9 +9,7 @@ from gcd.internalize import held_out
 from gcd.internalize.drift import comparable, compare_replies
 from gcd.internalize.formats import Format
 from gcd.internalize.outcome import Reply
-from gcd.internalize.settings import (
-    HeldOutSettings,
-)
+from gcd.internalize.settings import HeldOutSettings
 from tests.test_internalize_measures import BOOTSTRAP, TEXTS, exactly
 
 

@@ -6,9 +6,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from gcd.core.errors import UserError
-from gcd.internalize.checks import (
-    check,
-)
+from gcd.internalize.checks import check
 from gcd.internalize.run_params import held_out_params, run_params
 from gcd.internalize.settings import HeldOutSettings, read_settings
 from tests.conftest import ROOT

@@ -1,4 +1,4 @@
-"""The run of a prompt: its worktree, its stages, what is read afterwards; once from end to end."""
+"""The run of a prompt: its worktree, its stages, what is read afterwards."""
 
 import subprocess
 from pathlib import Path
