@@ -85,6 +85,7 @@ def main() -> None:
         REPORTS / "tables",
     )
     sections = Sections(
+        what_it_takes=showing.what_it_takes(results),
         compressed=compressed.render(results, MODELS),
         behaviour=behaviour,
         further=further_rows.render(further_rows.read_run(), results),
