@@ -85,7 +85,7 @@ def main() -> None:
         REPORTS / "tables",
     )
     sections = Sections(
-        what_it_takes=showing.what_it_takes(results),
+        experiments_in_summary=showing.for_summary(results, params.seed, params.score.compared_row),
         compressed=compressed.render(results, MODELS),
         behaviour=behaviour,
         further=further_rows.render(further_rows.read_run(), results),

@@ -17,6 +17,7 @@ from gcd.experiments.records import (
     ABLATION_COLUMNS,
     SEED_COLUMNS,
     ablation_file,
+    metrics_of,
     read_record,
     spread,
     write_record,
@@ -27,7 +28,7 @@ from gcd.experiments.showing import (
     summarise_points,
     what_it_takes,
 )
-from gcd.experiments.showing_seeds import render_seeds, seeds_table
+from gcd.experiments.showing_seeds import over_seeds, render_seeds, seeds_table
 from gcd.report.figures import save
 from tests.test_reporting import make_results
 
@@ -228,6 +229,18 @@ def test_the_table_has_the_interval_of_this_seed_beside_the_spread() -> None:
     assert (line["Range"], line["Seeds"]) == ("10.0-70.0", "3")
     alone = seeds_table(seeds(LOW), 0)
     assert alone.iloc[0]["Standard deviation"] == "n/a"
+
+
+def test_the_summary_has_the_spread_over_seeds_of_this_run() -> None:
+    made = seeds(LOW, MIDDLE, HIGH)
+    lines = made[made["seed"] == 1]
+    here = replace(HERE, task="os", scores={**HERE.scores, "gcd": metrics_of(lines)})
+    text = over_seeds(made, here, 1, "gcd").replace("\n", " ")
+    assert "Over 3 seeds, of data and training, gcd has a mean success of 36.7 % in os" in text
+    assert "standard deviation of 30.6 points (from 10.0 to 70.0 %)" in text
+    assert over_seeds(made, here, 0, "gcd") == ""  # seed 0 came out otherwise
+    assert over_seeds(made, here, 1, "seqkd") == ""
+    assert over_seeds(lines, here, 1, "gcd") == ""  # one seed has no spread
 
 
 def test_seeds_are_shown_where_this_seed_came_out_the_same(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ MODEL = ModelRecord(
 )
 SCORE = check_sections(load_file(), "score").score
 SECTIONS = Sections(
-    what_it_takes="",
+    experiments_in_summary="",
     compressed="",
     behaviour="",
     further="",

@@ -21,7 +21,7 @@ from gcd.experiments.records import (
     read_record,
     seeds_file,
 )
-from gcd.experiments.showing_seeds import render_seeds
+from gcd.experiments.showing_seeds import over_seeds, render_seeds
 from gcd.report import figures, tables
 from gcd.report.results import TaskResults
 from gcd.report.sentences import RECALL, listed, paragraph, source
@@ -154,6 +154,21 @@ def what_it_takes(results: list[TaskResults]) -> str:
             "show that what they change matters."
         )
     return paragraph(*sentences)
+
+
+def for_summary(results: list[TaskResults], seed: int, row: str) -> str:
+    """What ablations and seeds add to the summary.
+
+    Args:
+        results, seed: see `render`.
+        row: whose spread over seeds is said.
+    """
+    parts = [what_it_takes(results)]
+    for here in results:
+        record = read_record(seeds_file(here.task), SEED_COLUMNS)
+        if record is not None:
+            parts.append(over_seeds(record, here, seed, row))
+    return "\n\n".join(part for part in parts if part)
 
 
 def render_ablation(name: str, asked: Ablation, record: pd.DataFrame, folder: Path) -> str:

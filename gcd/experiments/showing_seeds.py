@@ -12,7 +12,7 @@ from gcd.experiments.records import differs, metrics_of, spread
 from gcd.report import tables
 from gcd.report.results import TaskResults
 from gcd.report.sentences import RECALL, listed, paragraph, source
-from gcd.report.tables import FAILED, NOTHING, percent
+from gcd.report.tables import FAILED, NOTHING, SUCCESS, percent
 from gcd.report.transcripts import escape
 
 SHOWN = {**DRAWN, RECALL: "prompt recall"}
@@ -47,14 +47,32 @@ def seeds_table(record: pd.DataFrame, seed: int) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def of_another_run(record: pd.DataFrame, here: TaskResults, seed: int) -> list[str]:
+    """The rows that came out differently in the run at hand, whose seed is `seed`."""
+    own = record[record["seed"] == seed]
+    recorded = {row: metrics_of(own[own["row"] == row]) for row in dict.fromkeys(record["row"])}
+    return [row for row, found in recorded.items() if differs(found, here.scores.get(row))]
+
+
+def over_seeds(record: pd.DataFrame, here: TaskResults, seed: int, row: str) -> str:
+    """What other seeds make of a row's success, for the summary; empty where it is not recorded."""
+    found = spread(record)
+    found = found[(found["row"] == row) & (found["metric"] == SUCCESS) & (found["count"] > 1)]
+    if found.empty or of_another_run(record, here, seed):
+        return ""
+    one = found.iloc[0]
+    return paragraph(
+        f"**What a seed changes.** Over {int(one['count'])} seeds, of data and training, "
+        f"{escape(row)} has a mean success of {percent(one['mean'])} % in {escape(here.task)}, "
+        f"with a standard deviation of {percent(one['std'])} points (from {percent(one['min'])} "
+        f"to {percent(one['max'])} %); all other numbers up here are of seed {seed}."
+    )
+
+
 def render_seeds(record: pd.DataFrame, here: TaskResults, seed: int, folder: Path) -> str:
     """The section of one task's seeds; writes its table below `folder`."""
     title = f"## Seeds: {escape(here.task)}"
-    rows = list(dict.fromkeys(record["row"]))
-    own = record[record["seed"] == seed]
-    other = [
-        row for row in rows if differs(metrics_of(own[own["row"] == row]), here.scores.get(row))
-    ]
+    other = of_another_run(record, here, seed)
     if other:
         return "\n\n".join(
             [

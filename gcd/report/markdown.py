@@ -41,12 +41,12 @@ from gcd.report.transcripts import escape, render_samples
 class Sections:
     """Parts of the report that other modules render; an empty one is left out.
 
-    what_it_takes: of the summary, what the ablations come to. compressed: what is left of a prompt.
+    experiments_in_summary: what ablations and seeds come to. compressed: what is left of a prompt.
     behaviour: what rows forgot and leak. further: rows of a wider profile. experiments: ablations
     and seeds. measured: seconds. provenance: where it all comes from.
     """
 
-    what_it_takes: str
+    experiments_in_summary: str
     compressed: str
     behaviour: str
     further: str
@@ -240,7 +240,7 @@ def render_summary(
     results: list[TaskResults],
     model: ModelRecord,
     settings: ScoreSettings,
-    what_it_takes: str,
+    experiments_in_summary: str,
     folder: Path,
 ) -> list[str]:
     """The first screen; writes its table and its figure."""
@@ -268,7 +268,7 @@ def render_summary(
         source("stages `score` and `measure_cost`", "scores.json", "costs.json"),
         paragraph(SUMMARY_NOTE),
         _image("summary", "Score and valid actions of every row, one panel for each task."),
-        what_it_takes,
+        experiments_in_summary,
         when_not(results, settings.compared_row),
         holds_for(results, model, settings.confidence),
     ]
@@ -287,7 +287,7 @@ def write_report(
 
     `data` and `left_out` are `tables.data_table`'s and `tables.left_out_table`'s.
     """
-    parts = render_summary(results, model, settings, sections.what_it_takes, folder)
+    parts = render_summary(results, model, settings, sections.experiments_in_summary, folder)
     for found in results:
         shown = draw_figures(found, folder / "figures")
         parts.append(render_task(found, settings, shown))
