@@ -85,6 +85,7 @@ def main() -> None:
         REPORTS / "tables",
     )
     sections = Sections(
+        experiments_in_summary=showing.for_summary(results, params.seed, params.score.compared_row),
         compressed=compressed.render(results, MODELS),
         behaviour=behaviour,
         further=further_rows.render(further_rows.read_run(), results),

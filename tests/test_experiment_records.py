@@ -6,27 +6,29 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from ruamel.yaml import YAML
 
 from gcd.core.errors import UserError
 from gcd.experiments.collecting import ablation_frame, changes_text, seeds_frame
 from gcd.experiments.definitions import Ablation, Ablations
-from gcd.experiments.drawing import draw_points, numbers_of
+from gcd.experiments.drawing import DRAWN, draw_points, numbers_of
 from gcd.experiments.points import DEFAULT, Point
 from gcd.experiments.records import (
     ABLATION_COLUMNS,
     SEED_COLUMNS,
+    ablation_file,
+    metrics_of,
     read_record,
     spread,
     write_record,
 )
 from gcd.experiments.showing import (
-    DRAWN,
     points_table,
     render_ablations,
-    render_seeds,
-    seeds_table,
     summarise_points,
+    what_it_takes,
 )
+from gcd.experiments.showing_seeds import over_seeds, render_seeds, seeds_table
 from gcd.report.figures import save
 from tests.test_reporting import make_results
 
@@ -124,6 +126,27 @@ def test_the_sentence_says_whether_the_extremes_are_told_apart(tmp_path: Path) -
     assert summarise_points(record(tmp_path, None, MIDDLE, None)) == ""
 
 
+def test_the_summary_names_the_ablations_whose_extremes_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of records of this run: one that is told apart, one that is not; none of another run."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("experiments", "reports/ablations"):
+        Path(folder).mkdir(parents=True)
+    YAML().dump(DEFINED.model_dump(), Path("experiments/ablations.yaml"))
+    assert what_it_takes([HERE]) == ""
+    mine = own()["scores"]["os"]["gcd"]["success_rate"]
+    below = estimate(0.0, 0.0, mine["low"] / 2)
+    for name, other in (("weight", below), ("rank", mine)):
+        made = ablation_frame(POINTS, {**saved(other, mine, mine), DEFAULT: own()}, "os", "gcd")
+        write_record(made, ablation_file(name))
+    text = what_it_takes([HERE]).replace("\n", " ")
+    assert "lowest at 0.1 (0.0 %), with intervals that do not overlap." in text
+    assert "With rank the best and the worst point overlap" in text
+    elsewhere = replace(HERE, scores={**HERE.scores, "gcd": HERE.scores["no_prompt"]})
+    assert what_it_takes([elsewhere]) == ""
+
+
 def own() -> dict[str, Any]:
     """The scores of the run at hand's row, as an experiment would have saved them."""
     return {"scores": {"os": {"gcd": HERE.scores["gcd"]}}, "costs": HERE.costs}
@@ -206,6 +229,18 @@ def test_the_table_has_the_interval_of_this_seed_beside_the_spread() -> None:
     assert (line["Range"], line["Seeds"]) == ("10.0-70.0", "3")
     alone = seeds_table(seeds(LOW), 0)
     assert alone.iloc[0]["Standard deviation"] == "n/a"
+
+
+def test_the_summary_has_the_spread_over_seeds_of_this_run() -> None:
+    made = seeds(LOW, MIDDLE, HIGH)
+    lines = made[made["seed"] == 1]
+    here = replace(HERE, task="os", scores={**HERE.scores, "gcd": metrics_of(lines)})
+    text = over_seeds(made, here, 1, "gcd").replace("\n", " ")
+    assert "Over 3 seeds, of data and training, gcd has a mean success of 36.7 % in os" in text
+    assert "standard deviation of 30.6 points (from 10.0 to 70.0 %)" in text
+    assert over_seeds(made, here, 0, "gcd") == ""  # seed 0 came out otherwise
+    assert over_seeds(made, here, 1, "seqkd") == ""
+    assert over_seeds(lines, here, 1, "gcd") == ""  # one seed has no spread
 
 
 def test_seeds_are_shown_where_this_seed_came_out_the_same(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from gcd.report.cost_tables import (
 from gcd.report.markdown import shown_tables, write_report
 from gcd.report.results import TaskResults, loss_terms, read_losses
 from gcd.report.sentences import summarise, summarise_recall, summarise_trouble
+from gcd.report.summary import when_not
 from gcd.report.tables import summary_table, with_failures
 from tests.test_reporting import LEFT_OUT, MODEL, ROWS, SCORE, SECTIONS, make_results
 
@@ -181,6 +182,11 @@ def test_sessions_until_training_pays_by_hand(results: TaskResults) -> None:
     table = break_even_table(costs, ["full_prompt", "gcd"]).set_index("Row")
     assert table.to_numpy().tolist() == [["0.0", "0.0", "400", "never", "never"]]
     assert list(table.index) == ["gcd"]
+    priced = replace(results, rows=["full_prompt", "gcd"], costs=costs)
+    said = when_not([priced], "gcd").replace("\n", " ")
+    assert "training after 400 sessions (os) where the prompt is read in every turn" in said
+    assert "and never (os) where its cache is shared by all" in said
+    assert when_not([priced], "seqkd") == ""
 
 
 def test_the_front_is_what_no_other_row_beats() -> None:

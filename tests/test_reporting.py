@@ -41,6 +41,7 @@ MODEL = ModelRecord(
 )
 SCORE = check_sections(load_file(), "score").score
 SECTIONS = Sections(
+    experiments_in_summary="",
     compressed="",
     behaviour="",
     further="",

@@ -9,7 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from gcd.report.figures import COLOURS, LINES, MARKERS, STYLE
+from gcd.report.tables import SUCCESS, VALID
 
+# What is drawn and printed of a point or a seed: {metric: label}, in the order of the legend.
+DRAWN = {SUCCESS: "success", VALID: "valid actions", "teacher_agreement": "teacher agreement"}
 DEFAULT_NOTE = "\n(default)"
 # Counts of this ratio of largest to smallest, and wider ones, stand on a logarithmic axis.
 LOGARITHMIC = 8.0

@@ -5,6 +5,7 @@ could not be trained or played has one line with the metric `failed` and no numb
 """
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -64,3 +65,19 @@ def spread(frame: pd.DataFrame) -> pd.DataFrame:
     kept = frame[frame["metric"] != FAILED]
     grouped = kept.groupby(["row", "metric"], sort=False)["value"]
     return grouped.agg(["count", "mean", "std", "min", "max"]).reset_index()
+
+
+def metrics_of(lines: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """{metric: estimate} of one row, as in scores.json; empty if it failed."""
+    kept = lines[lines["metric"] != FAILED]
+    return {
+        str(line["metric"]): {key: line[key] for key in ("value", "low", "high", "n")}
+        for line in kept.to_dict("records")
+    }
+
+
+def differs(recorded: dict[str, dict[str, float]], here: dict[str, Any] | None) -> bool:
+    """Whether a row's recorded metrics are not those of the run at hand; None: the row failed."""
+    if here is None:
+        return bool(recorded)
+    return not recorded or any(here.get(metric) != one for metric, one in recorded.items())

@@ -1,61 +1,57 @@
-"""Ablations and seeds in the report: from their committed records, which other commands write.
+"""Ablations in the report, and the seeds behind them: from committed records, which other commands
+write.
 
 A record is shown where its default point came out as the same row of the run at hand. One of other
 settings, other code or another machine is named and not shown, so that no two runs are mixed.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from gcd.experiments.definitions import FOLDER, Ablation, Ablations, read_definition
-from gcd.experiments.drawing import draw_points
+from gcd.experiments.drawing import DRAWN, draw_points
 from gcd.experiments.records import (
     ABLATION_COLUMNS,
     SEED_COLUMNS,
     ablation_file,
+    differs,
+    metrics_of,
     read_record,
     seeds_file,
-    spread,
 )
+from gcd.experiments.showing_seeds import over_seeds, render_seeds
 from gcd.report import figures, tables
 from gcd.report.results import TaskResults
 from gcd.report.sentences import RECALL, listed, paragraph, source
-from gcd.report.tables import FAILED, NOTHING, SUCCESS, VALID, percent
+from gcd.report.tables import FAILED, NOTHING, SUCCESS, percent
 from gcd.report.transcripts import escape
 
-AGREEMENT = "teacher_agreement"
-DRAWN = {SUCCESS: "success", VALID: "valid actions", AGREEMENT: "teacher agreement"}
-SHOWN = {**DRAWN, RECALL: "prompt recall"}
+
+def of_another_run(record: pd.DataFrame, results: list[TaskResults]) -> bool:
+    """Whether an ablation's default point came out differently from that row of the run at hand."""
+    task, row = str(record["task"].iloc[0]), str(record["row"].iloc[0])
+    here = next((found.scores.get(row) for found in results if found.task == task), None)
+    return differs(metrics_of(record[record["default"]]), here)
 
 
-def _metrics(lines: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """{metric: estimate} of one row, as in scores.json; empty if it failed."""
-    kept = lines[lines["metric"] != FAILED]
-    return {
-        str(line["metric"]): {key: line[key] for key in ("value", "low", "high", "n")}
-        for line in kept.to_dict("records")
-    }
+def read_ablations() -> tuple[Ablations, dict[str, pd.DataFrame]]:
+    """The definitions, and the records of those that have one.
 
-
-def differs(recorded: dict[str, dict[str, float]], here: dict[str, Any] | None) -> bool:
-    """Whether a row's recorded metrics are not those of the run at hand; None: the row failed."""
-    if here is None:
-        return bool(recorded)
-    return not recorded or any(here.get(metric) != one for metric, one in recorded.items())
-
-
-def _here(results: list[TaskResults], task: str, row: str) -> dict[str, Any] | None:
-    """The row's metrics in the run at hand."""
-    return next((found.scores.get(row) for found in results if found.task == task), None)
+    Raises:
+        UserError: a definition or a record is not as it should be.
+    """
+    defined = read_definition(FOLDER / "ablations.yaml", Ablations)
+    found = {name: read_record(ablation_file(name), ABLATION_COLUMNS) for name in defined.ablations}
+    return defined, {name: record for name, record in found.items() if record is not None}
 
 
 def points_table(record: pd.DataFrame) -> pd.DataFrame:
     """An ablation as it is printed: a line a point."""
     lines = []
     for point, found in record.groupby("point", sort=False):
-        metrics = _metrics(found)
+        metrics = metrics_of(found)
         first = found.iloc[0]
         line = {"Point": f"{point} (default)" if first["default"] else str(point)}
         for metric, title in DRAWN.items():
@@ -71,28 +67,108 @@ def points_table(record: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+@dataclass(frozen=True)
+class Extremes:
+    """The points of an ablation with the most and the least success.
+
+    best, worst: their labels, escaped. best_rate, worst_rate: shares of `samples`. apart: whether
+    their intervals do not overlap. points: how many were played.
+    """
+
+    best: str
+    worst: str
+    best_rate: float
+    worst_rate: float
+    apart: bool
+    points: int
+    samples: int
+
+    def __str__(self) -> str:
+        return (
+            f"highest at {self.best} ({percent(self.best_rate)} %) and lowest at {self.worst} "
+            f"({percent(self.worst_rate)} %)"
+        )
+
+
+def extremes(record: pd.DataFrame) -> Extremes | None:
+    """Of an ablation; None where fewer than two points were played."""
+    found = record[record["metric"] == SUCCESS]
+    if len(found) < 2:
+        return None
+    ordered = found.sort_values("value", kind="stable")
+    best, worst = ordered.iloc[-1], ordered.iloc[0]
+    return Extremes(
+        best=escape(str(best["point"])),
+        worst=escape(str(worst["point"])),
+        best_rate=float(best["value"]),
+        worst_rate=float(worst["value"]),
+        apart=bool(worst["high"] < best["low"]),
+        points=len(found),
+        samples=int(best["n"]),
+    )
+
+
 def summarise_points(record: pd.DataFrame) -> str:
     """Which points had the most and the least success, and whether this test set tells them apart.
 
     Nothing where fewer than two points were played.
     """
-    found = record[record["metric"] == SUCCESS]
-    if len(found) < 2:
+    found = extremes(record)
+    if found is None:
         return ""
-    ordered = found.sort_values("value", kind="stable")
-    best, worst = ordered.iloc[-1], ordered.iloc[0]
-    if best["value"] == worst["value"]:
-        return paragraph(f"Success is {percent(best['value'])} % at every point.")
-    apart = worst["high"] < best["low"]
-    high, low = (
-        f"{escape(str(one['point']))} ({percent(one['value'])} %)" for one in (best, worst)
-    )
+    if found.best_rate == found.worst_rate:
+        return paragraph(f"Success is {percent(found.best_rate)} % at every point.")
     return paragraph(
-        f"Success is highest at {high} and lowest at {low}, on {int(best['n'])} samples.",
-        f"The intervals of these two, the extremes of {len(found)} points, do not overlap."
-        if apart
+        f"Success is {found}, on {found.samples} samples.",
+        f"The intervals of these two, the extremes of {found.points} points, do not overlap."
+        if found.apart
         else "Their intervals overlap: this ablation does not show that the points differ.",
     )
+
+
+def what_it_takes(results: list[TaskResults]) -> str:
+    """What the ablations come to, for the summary; empty where none of this run is recorded."""
+    defined, records = read_ablations()
+    found = {
+        name: extremes(record)
+        for name, record in records.items()
+        if not of_another_run(record, results)
+    }
+    played = {name: one for name, one in found.items() if one is not None}
+    if not played:
+        return ""
+    apart = {name: one for name, one in played.items() if one.apart}
+    alike = [escape(name) for name in played if name not in apart]
+    sentences = [
+        "**What it takes.** In the ablations (one thing changed at a time, row "
+        f"{escape(defined.method)} of {escape(defined.task)}, below)"
+    ]
+    if apart:
+        said = listed([f"{escape(name)} is {one}" for name, one in apart.items()])
+        sentences.append(f"success with {said}, with intervals that do not overlap.")
+    else:
+        sentences.append("no two points have intervals of success that do not overlap.")
+    if alike and apart:
+        sentences.append(
+            f"With {listed(alike)} the best and the worst point overlap: this test set does not "
+            "show that what they change matters."
+        )
+    return paragraph(*sentences)
+
+
+def for_summary(results: list[TaskResults], seed: int, row: str) -> str:
+    """What ablations and seeds add to the summary.
+
+    Args:
+        results, seed: see `render`.
+        row: whose spread over seeds is said.
+    """
+    parts = [what_it_takes(results)]
+    for here in results:
+        record = read_record(seeds_file(here.task), SEED_COLUMNS)
+        if record is not None:
+            parts.append(over_seeds(record, here, seed, row))
+    return "\n\n".join(part for part in parts if part)
 
 
 def render_ablation(name: str, asked: Ablation, record: pd.DataFrame, folder: Path) -> str:
@@ -131,12 +207,7 @@ def render_ablations(
         results: of the run at hand.
         folder: reports/.
     """
-    other = []
-    for name, record in records.items():
-        lines = record[record["default"]]
-        task, row = str(record["task"].iloc[0]), str(record["row"].iloc[0])
-        if differs(_metrics(lines), _here(results, task, row)):
-            other.append(name)
+    other = [name for name, record in records.items() if of_another_run(record, results)]
     missing = [name for name in defined.ablations if name not in records]
     parts = ["## Ablations"]
     if len(other) < len(records):
@@ -171,72 +242,6 @@ def render_ablations(
     return "\n\n".join(parts)
 
 
-def seeds_table(record: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Mean and spread over seeds beside the interval within one: a line a row and metric.
-
-    Args:
-        record: of a task.
-        seed: the run at hand's.
-    """
-    lines = []
-    for one in spread(record).to_dict("records"):
-        if one["metric"] not in SHOWN:
-            continue
-        chosen = (record["row"] == one["row"]) & (record["seed"] == seed)
-        metrics = _metrics(record[chosen])
-        lines.append(
-            {
-                "Row": one["row"],
-                "Metric": SHOWN[str(one["metric"])],
-                f"Seed {seed}, interval over samples (%)": tables.interval(
-                    metrics.get(str(one["metric"])), 100
-                ),
-                "Mean over seeds (%)": percent(one["mean"]),
-                "Standard deviation": percent(one["std"]) if one["count"] > 1 else NOTHING,
-                "Range": f"{percent(one['min'])}-{percent(one['max'])}",
-                "Seeds": str(int(one["count"])),
-            }
-        )
-    return pd.DataFrame(lines)
-
-
-def render_seeds(record: pd.DataFrame, here: TaskResults, seed: int, folder: Path) -> str:
-    """The section of one task's seeds; writes its table below `folder`."""
-    title = f"## Seeds: {escape(here.task)}"
-    rows = list(dict.fromkeys(record["row"]))
-    own = record[record["seed"] == seed]
-    other = [row for row in rows if differs(_metrics(own[own["row"] == row]), here.scores.get(row))]
-    if other:
-        return "\n\n".join(
-            [
-                title,
-                paragraph(
-                    f"reports/seeds/{escape(here.task)}.csv is of another run, in which "
-                    f"{listed([escape(row) for row in other])} came out differently with seed "
-                    f"{seed}: other settings, other code or another machine. It is not shown. "
-                    "`make seeds` records it anew."
-                ),
-            ]
-        )
-    table = seeds_table(record, seed)
-    tables.write_markdown(table, folder / "tables" / f"seeds_{here.task}.md")
-    failed = record[record["metric"] == FAILED].groupby("row", sort=False)["seed"].count()
-    return "\n\n".join(
-        [
-            title,
-            paragraph(
-                f"Data synthesised and rows trained once for each of {record['seed'].nunique()} "
-                "seeds by `make seeds`, and played on the same test samples. The interval says how "
-                "much other samples could change a number, the standard deviation (of a sample) "
-                "how much another seed does, and neither covers the other."
-            ),
-            tables.markdown(table),
-            source("`make seeds`", f"seeds/{here.task}.csv"),
-            *(paragraph(f"{escape(str(row))} failed with {n} seeds.") for row, n in failed.items()),
-        ]
-    )
-
-
 def render(results: list[TaskResults], seed: int, folder: Path) -> str:
     """The report's sections on ablations and on seeds; writes tables and figures below `folder`.
 
@@ -248,9 +253,7 @@ def render(results: list[TaskResults], seed: int, folder: Path) -> str:
     Raises:
         UserError: a definition or a record is not as it should be.
     """
-    defined = read_definition(FOLDER / "ablations.yaml", Ablations)
-    found = {name: read_record(ablation_file(name), ABLATION_COLUMNS) for name in defined.ablations}
-    records = {name: record for name, record in found.items() if record is not None}
+    defined, records = read_ablations()
     parts = [render_ablations(defined, records, results, folder)]
     seeded = {here.task: read_record(seeds_file(here.task), SEED_COLUMNS) for here in results}
     for here in results:

@@ -32,7 +32,7 @@ from gcd.report.sentences import (
     summarise_recall,
     summarise_trouble,
 )
-from gcd.report.summary import QUESTION, answer, holds_for
+from gcd.report.summary import QUESTION, answer, holds_for, when_not
 from gcd.report.tables import SUCCESS, VALID, percent
 from gcd.report.transcripts import escape, render_samples
 
@@ -41,11 +41,12 @@ from gcd.report.transcripts import escape, render_samples
 class Sections:
     """Parts of the report that other modules render; an empty one is left out.
 
-    compressed: what is left of a prompt. behaviour: what rows forgot and leak. further: rows of a
-    wider profile. experiments: ablations and seeds. measured: seconds. provenance: where it all
-    comes from.
+    experiments_in_summary: what ablations and seeds come to. compressed: what is left of a prompt.
+    behaviour: what rows forgot and leak. further: rows of a wider profile. experiments: ablations
+    and seeds. measured: seconds. provenance: where it all comes from.
     """
 
+    experiments_in_summary: str
     compressed: str
     behaviour: str
     further: str
@@ -236,7 +237,11 @@ def write_tables(results: TaskResults, confidence: float, folder: Path) -> None:
 
 
 def render_summary(
-    results: list[TaskResults], model: ModelRecord, settings: ScoreSettings, folder: Path
+    results: list[TaskResults],
+    model: ModelRecord,
+    settings: ScoreSettings,
+    experiments_in_summary: str,
+    folder: Path,
 ) -> list[str]:
     """The first screen; writes its table and its figure."""
     rows = list(dict.fromkeys(row for found in results for row in found.rows))
@@ -263,6 +268,8 @@ def render_summary(
         source("stages `score` and `measure_cost`", "scores.json", "costs.json"),
         paragraph(SUMMARY_NOTE),
         _image("summary", "Score and valid actions of every row, one panel for each task."),
+        experiments_in_summary,
+        when_not(results, settings.compared_row),
         holds_for(results, model, settings.confidence),
     ]
 
@@ -280,7 +287,7 @@ def write_report(
 
     `data` and `left_out` are `tables.data_table`'s and `tables.left_out_table`'s.
     """
-    parts = render_summary(results, model, settings, folder)
+    parts = render_summary(results, model, settings, sections.experiments_in_summary, folder)
     for found in results:
         shown = draw_figures(found, folder / "figures")
         parts.append(render_task(found, settings, shown))

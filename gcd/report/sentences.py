@@ -100,13 +100,15 @@ def summarise_costs(results: TaskResults) -> str:
             shares = results.costs[row]["flops_relative_on_teacher_episodes"]
             key = tuple(percent(shares[regime]) for regime in REGIMES)
             alike.setdefault(key, []).append(escape(row))
-    sentences = [
-        f"Over the turns that full_prompt played, {listed(rows)} would need {recompute} % of its "
-        f"FLOPs if everything is recomputed, {session} % if a cache lives for an episode, and "
-        f"{prefix} % if full_prompt shares its prompt's cache across episodes."
-        for (recompute, session, prefix), rows in alike.items()
-    ]
-    return paragraph(*sentences)
+    if not alike:
+        return ""
+    lead = paragraph(
+        "What they would need over the turns that full_prompt played, in percent of its FLOPs: if "
+        "everything is recomputed, if a cache lives for an episode, and if full_prompt shares its "
+        "prompt's cache across episodes."
+    )
+    lines = [bullet(f"{listed(rows)}: {listed(list(shares))} %") for shares, rows in alike.items()]
+    return "\n\n".join([lead, "\n".join(lines)])
 
 
 def summarise_break_even(results: TaskResults) -> str:
@@ -134,7 +136,7 @@ def summarise_break_even(results: TaskResults) -> str:
             sentences.append(
                 f"Against {name}, training pays after {paying[first]:,} ({escape(first)}) to "
                 f"{paying[last]:,} sessions ({escape(last)})"
-                + (f"; {never} never pays." if never else ".")
+                + (f"; with {never} it never does." if never else ".")
             )
         else:
             sentences.append(f"Against {name}, no row ever pays.")
@@ -153,9 +155,9 @@ def limits(results: list[TaskResults], model: ModelRecord, confidence: float) ->
         for found in results
     ]
     points = [
-        f"The base model is {escape(model.source)} with {model.parameters / 1e6:,.3g} million "
-        "parameters. How well a prompt can be internalised may differ with size; these numbers "
-        "say nothing about other models.",
+        f"The base model (`prepare_model.source`: {escape(model.source)}) has "
+        f"{model.parameters / 1e6:,.3g} million parameters. How well a prompt can be "
+        "internalised may differ with size; these numbers say nothing about other models.",
         "Each trained row was trained once, and every row played once, greedily, on "
         f"{listed(counts)} test samples. The intervals ({100 * confidence:g} %) cover the choice "
         "of samples, not that of the seed, of the generated data or of the settings. What a seed "

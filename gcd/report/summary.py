@@ -4,7 +4,7 @@ from gcd.core.records import FULL_PROMPT
 from gcd.cost import ModelRecord
 from gcd.report import cost_tables, tables
 from gcd.report.results import TaskResults
-from gcd.report.sentences import RELATIVE, bullet, paragraph
+from gcd.report.sentences import RELATIVE, bullet, listed, paragraph
 from gcd.report.tables import VALID, percent
 from gcd.report.transcripts import escape
 
@@ -44,6 +44,25 @@ def answer(results: TaskResults, chosen: str) -> str:
             f"episode, and {percent(share['prefix_cache'])} % where its cache is shared by all."
         )
     return bullet(" ".join(sentences))
+
+
+def when_not(results: list[TaskResults], chosen: str) -> str:
+    """How often a prompt must be used for row `chosen` to pay; empty where nothing is priced."""
+    counted: dict[str, list[str]] = {"recompute": [], "prefix_cache": []}
+    for found in results:
+        if chosen in cost_tables.priced(found.costs, found.played):
+            for regime, said in counted.items():
+                sessions = cost_tables.break_even(found.costs, chosen, regime)
+                count = "never" if sessions is None else f"after {sessions:,} sessions"
+                said.append(f"{count} ({escape(found.task.replace('_', ' '))})")
+    if not counted["recompute"]:
+        return ""
+    return paragraph(
+        f"**When it does not pay.** In FLOPs, {escape(chosen)} has paid for its data and training "
+        f"{listed(counted['recompute'])} where the prompt is read in every turn, and "
+        f"{listed(counted['prefix_cache'])} where its cache is shared by all. A prompt that is "
+        "used less often, or changed before, is cheaper left where it is."
+    )
 
 
 def holds_for(results: list[TaskResults], model: ModelRecord, confidence: float) -> str:
