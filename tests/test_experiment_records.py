@@ -141,7 +141,8 @@ def test_the_summary_names_the_ablations_whose_extremes_are_told_apart(
         made = ablation_frame(POINTS, {**saved(other, mine, mine), DEFAULT: own()}, "os", "gcd")
         write_record(made, ablation_file(name))
     text = what_it_takes([HERE]).replace("\n", " ")
-    assert "lowest at 0.1 (0.0 %), with intervals that do not overlap." in text
+    assert "do not overlap: with weight it is highest at 0.7 and 1.0 (" in text
+    assert "and lowest at 0.1 (0.0 %)." in text
     assert "With rank the best and the worst point overlap" in text
     elsewhere = replace(HERE, scores={**HERE.scores, "gcd": HERE.scores["no_prompt"]})
     assert what_it_takes([elsewhere]) == ""

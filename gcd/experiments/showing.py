@@ -59,6 +59,7 @@ def points_table(record: pd.DataFrame) -> pd.DataFrame:
             line[f"{title.capitalize()} (%)"] = shown
         recall = metrics.get(RECALL)
         line["Prompt recall (%)"] = percent(recall["value"]) if recall else NOTHING
+        line["Mean turns"] = tables.interval(metrics.get("mean_turns"), 1)
         trained = pd.notna(first["optimizer_steps"])
         line["Steps"] = f"{int(first['optimizer_steps'])}" if trained else NOTHING
         line["Supervised tokens"] = f"{int(first['supervised_tokens']):,}" if trained else NOTHING
@@ -71,8 +72,9 @@ def points_table(record: pd.DataFrame) -> pd.DataFrame:
 class Extremes:
     """The points of an ablation with the most and the least success.
 
-    best, worst: their labels, escaped. best_rate, worst_rate: shares of `samples`. apart: whether
-    their intervals do not overlap. points: how many were played.
+    best, worst: their labels, escaped; all of them where several are equal. best_rate,
+    worst_rate: shares of `samples`. apart: whether their intervals do not overlap. points: how
+    many were played.
     """
 
     best: str
@@ -97,9 +99,13 @@ def extremes(record: pd.DataFrame) -> Extremes | None:
         return None
     ordered = found.sort_values("value", kind="stable")
     best, worst = ordered.iloc[-1], ordered.iloc[0]
+    labels = {
+        rate: listed([escape(str(point)) for point in found["point"][found["value"] == rate]])
+        for rate in (best["value"], worst["value"])
+    }
     return Extremes(
-        best=escape(str(best["point"])),
-        worst=escape(str(worst["point"])),
+        best=labels[best["value"]],
+        worst=labels[worst["value"]],
         best_rate=float(best["value"]),
         worst_rate=float(worst["value"]),
         apart=bool(worst["high"] < best["low"]),
@@ -141,11 +147,11 @@ def what_it_takes(results: list[TaskResults]) -> str:
     alike = [escape(name) for name in played if name not in apart]
     sentences = [
         "**What it takes.** In the ablations (one thing changed at a time, row "
-        f"{escape(defined.method)} of {escape(defined.task)}, below)"
+        f"{escape(defined.method)} of {escape(defined.task)}, one seed, below)"
     ]
     if apart:
-        said = listed([f"{escape(name)} is {one}" for name, one in apart.items()])
-        sentences.append(f"success with {said}, with intervals that do not overlap.")
+        said = "; with ".join(f"{escape(name)} it is {one}" for name, one in apart.items())
+        sentences.append(f"success has points whose intervals do not overlap: with {said}.")
     else:
         sentences.append("no two points have intervals of success that do not overlap.")
     if alike and apart:
