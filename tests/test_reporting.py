@@ -240,7 +240,7 @@ def test_sentences_follow_the_numbers(tmp_path: Path) -> None:
     text = " ".join(write(tmp_path, ["ls"])["report.md"].decode().split())
     assert "4 test samples." in text
     assert "the whole interval lies below 100 % for no_prompt" in text
-    assert "tiny \\<b\\>model\\</b\\> with 12.3 million parameters" in text
+    assert "tiny \\<b\\>model\\</b\\>) has 12.3 million parameters." in text
 
 
 def test_the_weighted_sum_is_drawn_only_beside_several_terms() -> None:
