@@ -1,5 +1,6 @@
 """FORMAT: a regular expression or a JSON Schema, and what is wrong with a bad one."""
 
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,14 @@ def test_the_examples_demonstrations_have_its_format() -> None:
     shown = [turn.content for turn in turns if turn.role == "assistant"]
     assert len(shown) >= 6
     assert all(map(format.holds, shown))
+
+
+def test_the_examples_report_is_of_its_prompt() -> None:
+    """Whoever edits the example runs it again."""
+    folder = ROOT / "examples/support"
+    digest = sha256((folder / "prompt.md").read_bytes()).hexdigest()
+    for name in ("report.md", "report.html"):
+        assert digest in (folder / name).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
