@@ -56,6 +56,7 @@ def shrink_params(params: dict[str, Any]) -> None:
 def shrink_profile(profile: dict[str, Any]) -> None:
     for name in ("teacher", "run_episodes"):
         profile[name] = {"max_new_tokens": 60}
+    profile["make_reasons"] = NUMBERS["make_reasons"]
     task = profile["tasks"]["custom"]
     task["development"]["count"] = 1
     task["synthesis"] |= SIZES
@@ -177,10 +178,11 @@ def test_an_edited_prompt_runs_again_and_says_what_changed(committed: Path) -> N
     assert drift["inputs"] > 0
     report = (committed / "exports/shell-2/report.md").read_text()
     assert "## Drift since shell" in report
-    # The model was not prepared again, nor the base's behaviour: they do not depend on the prompt.
+    # The base's behaviour comes out of the cache: it does not depend on the prompt. The base model
+    # is in no cache, and this clone's commit has no dvc.lock that would know the linked one.
     logs = committed / ".work/internalize/shell-2/logs"
     ran = [path.stem for path in logs.glob("*.log") if "\n> " in f"\n{path.read_text()}"]
-    assert not {"prepare_model", "record_base_behaviour"} & set(ran)
+    assert "record_base_behaviour" not in ran
     assert "fit@custom-gcd" in ran
 
 
