@@ -34,11 +34,12 @@ repro: setup  ## run what has changed of the pipeline, on all cores: make repro 
 
 # More: FORMAT=schema.json MODEL=folder ROWS=seqkd_kld,… NAME=… PREVIOUS=name WARM_START=yes MERGED=yes GGUF="adapter merged"
 # (docs/internalize.md).
+ASKED = '$(PROMPT)' $(if $(INPUTS),--inputs '$(INPUTS)') $(if $(FORMAT),--format '$(FORMAT)') $(if $(MODEL),--model '$(MODEL)') \
+	$(if $(ROWS),--rows $(ROWS)) $(if $(NAME),--name $(NAME)) $(if $(PREVIOUS),--previous $(PREVIOUS)) \
+	$(if $(WARM_START),--warm-start) $(if $(MERGED),--merged) $(foreach kind,$(GGUF),--gguf $(kind))
 internalize: setup  ## a prompt of your own, to an adapter and a verdict: make internalize PROMPT=prompt.md [INPUTS=examples.jsonl] [MODEL=…]
 	@$(if $(PROMPT),,echo "PROMPT: expected a file, as in make internalize PROMPT=examples/support/prompt.md" >&2; exit 1)
-	$(SIGNED) python -m gcd.internalize $(PROMPT) $(if $(INPUTS),--inputs $(INPUTS)) $(if $(FORMAT),--format $(FORMAT)) \
-		$(if $(MODEL),--model $(MODEL)) $(if $(ROWS),--rows $(ROWS)) $(if $(NAME),--name $(NAME)) $(if $(PREVIOUS),--previous $(PREVIOUS)) \
-		$(if $(WARM_START),--warm-start) $(if $(MERGED),--merged) $(foreach kind,$(GGUF),--gguf $(kind))
+	$(SIGNED) python -m gcd.internalize $(ASKED)
 
 ablations: setup  ## one thing changed at a time, two points at a time: make ablations [NAME=prompt_weight] [GRID=large]
 	$(SIGNED) python -m gcd.experiments ablations $(if $(NAME),--name $(NAME)) $(if $(GRID),--grid $(GRID))

@@ -47,7 +47,7 @@ def seeds_table(record: pd.DataFrame, seed: int) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def of_another_run(record: pd.DataFrame, here: TaskResults, seed: int) -> list[str]:
+def rows_of_another_run(record: pd.DataFrame, here: TaskResults, seed: int) -> list[str]:
     """The rows that came out differently in the run at hand, whose seed is `seed`."""
     own = record[record["seed"] == seed]
     recorded = {row: metrics_of(own[own["row"] == row]) for row in dict.fromkeys(record["row"])}
@@ -58,7 +58,7 @@ def over_seeds(record: pd.DataFrame, here: TaskResults, seed: int, row: str) -> 
     """What other seeds make of a row's success, for the summary; empty where it is not recorded."""
     found = spread(record)
     found = found[(found["row"] == row) & (found["metric"] == SUCCESS) & (found["count"] > 1)]
-    if found.empty or of_another_run(record, here, seed):
+    if found.empty or rows_of_another_run(record, here, seed):
         return ""
     one = found.iloc[0]
     return paragraph(
@@ -72,7 +72,7 @@ def over_seeds(record: pd.DataFrame, here: TaskResults, seed: int, row: str) -> 
 def render_seeds(record: pd.DataFrame, here: TaskResults, seed: int, folder: Path) -> str:
     """The section of one task's seeds; writes its table below `folder`."""
     title = f"## Seeds: {escape(here.task)}"
-    other = of_another_run(record, here, seed)
+    other = rows_of_another_run(record, here, seed)
     if other:
         return "\n\n".join(
             [

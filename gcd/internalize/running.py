@@ -45,7 +45,6 @@ from gcd.rows import FailedRow, Rows, failures, played, read_rows
 from gcd.scoring import Bootstrap
 
 REPORTS = Path("reports")
-UNFINISHED = Path(".work/exports")
 
 
 def check_student(params: str, student: str) -> None:
