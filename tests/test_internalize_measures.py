@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gcd.core.records import AgentRecord, Episode
 from gcd.cost import episode_flops
-from gcd.internalize.agreement import badness, clearly_better, paired, score_rows
+from gcd.internalize.agreement import badness, clearly_better, paired, score_rows, score_sources
 from gcd.internalize.formats import Format
 from gcd.internalize.outcome import Verdict
 from gcd.internalize.records import Answer, Measured
@@ -89,6 +89,32 @@ def test_an_input_that_one_of_both_could_not_answer_is_in_no_pair() -> None:
     assert scores["short"]["semantic_agreement"] == {**exactly(0.5), "n": 2}
     # No replies: what was read is left, and nothing is made up for the rest.
     assert set(scores["silent"]) == {"kl", "top1_agreement"}
+
+
+def test_the_student_on_each_source_of_inputs() -> None:
+    """Of four inputs the middle two are the user's; only there it replies and reads as taught."""
+    user = [False, True, True, False]
+
+    def asked(replies: list[str]) -> list[Answer]:
+        return [
+            one.model_copy(update={"source": "user" if own else "synthesised"})
+            for one, own in zip(answers(replies), user, strict=True)
+        ]
+
+    read = [readings(4, 0.1, 4)[n] if own else readings(1, 2.0, 4)[n] for n, own in enumerate(user)]
+    rows = {
+        "full_prompt": Measured("full_prompt", asked(TEXTS), readings(4, 0.0)),
+        "gcd": Measured("gcd", asked(["x", "no", "yes", "x"]), read),
+    }
+    found = score_sources(rows, "gcd", None, None, BOOTSTRAP)
+    assert found["user"]["kl"] == {**exactly(0.1), "n": 2}
+    assert found["user"]["exact_agreement"]["value"] == 1
+    assert found["synthesised"]["kl"] == {**exactly(2.0), "n": 2}
+    assert found["synthesised"]["top1_agreement"]["value"] == 0.25
+    assert found["synthesised"]["exact_agreement"]["value"] == 0
+    assert score_sources(rows, "failed", None, None, BOOTSTRAP) == {}
+    one_source = {name: Measured(name, answers(TEXTS), readings(4, 0.0)) for name in rows}
+    assert score_sources(one_source, "gcd", None, None, BOOTSTRAP) == {}
 
 
 def test_cosines_of_a_bag_of_letters() -> None:

@@ -79,6 +79,7 @@ def outcome(**changes: Any) -> Outcome:
         "trained_inputs": 48,
         "data": {"inputs": {"kept": 48, "rejected": {"duplicate": 5, "too long": 1}}},
         "scores": SCORES,
+        "by_source": {"user": {"kl": about(0.5)}, "synthesised": {"kl": about(0.2)}},
         "probes": PROBES,
         "failures": failures,
         "savings": Savings(
@@ -133,6 +134,13 @@ def test_what_beats_the_model_without_the_prompt_is_counted() -> None:
     assert "It is worse, as clearly, in Length (×)." in text
 
 
+def test_the_users_own_inputs_stand_beside_those_made_up() -> None:
+    text = render(outcome(), replies(), SETTINGS)
+    assert "| Measure, gcd | The user's own | Made up |" in text
+    assert "| KL to the teacher (nats) | 0.500 (0.450-0.550) | 0.200 (0.150-0.250) |" in text
+    assert "The user's own" not in render(outcome(by_source={}), replies(), SETTINGS)
+
+
 def test_the_furthest_replies_are_shown_as_text() -> None:
     text = render(outcome(), replies(), SETTINGS)
     shown = [line for line in text.splitlines() if line.startswith("### user")]
@@ -155,12 +163,18 @@ def test_a_failed_student_has_a_report_too() -> None:
     scores = {name: one for name, one in SCORES.items() if name != "gcd"}
     probes = {name: one for name, one in PROBES.items() if name != "gcd"}
     failed = outcome(
-        scores=scores, probes=probes, savings=None, failures={"gcd": "The loss is nan at step 3."}
+        scores=scores,
+        by_source={},
+        probes=probes,
+        savings=None,
+        failures={"gcd": "The loss is nan at step 3."},
     )
     text = render(failed, [], SETTINGS)
     assert text.startswith("# support: do not use\n")
     assert "It failed: The loss is nan at step 3." in text
-    assert "| gcd | failed | failed |" in text
+    assert "| Measure | full_prompt | no_prompt | seqkd | gcd |" in text
+    perplexity = "1.100 (1.050-1.150)"
+    assert f"| Perplexity (×) |{f' {perplexity} |' * 3} failed |" in text
     assert "there is nothing to compare" in text
     render_page(text, Path())
 

@@ -15,6 +15,7 @@ come from the probes (`gcd.probe_scores`).
 """
 
 from collections.abc import Callable
+from itertools import compress
 from math import log
 
 import numpy as np
@@ -93,6 +94,36 @@ def score_rows(
             if estimate is not None
         }
     return scored
+
+
+def of_source(rows: dict[str, Measured], source: str) -> dict[str, Measured]:
+    """The rows with nothing but the inputs of one source: "user" or "synthesised"."""
+    kept = [one.source == source for one in rows[FULL_PROMPT].answers]
+    return {
+        name: Measured(
+            row.method,
+            [one for one in row.answers if one.source == source],
+            list(compress(row.readings, kept)),
+        )
+        for name, row in rows.items()
+    }
+
+
+def score_sources(
+    rows: dict[str, Measured],
+    student: str,
+    format: Format | None,
+    cosines: Cosines | None,
+    bootstrap: Bootstrap,
+) -> dict[str, Estimates]:
+    """{source: the student's estimates on its inputs}; empty without a student or a second one."""
+    sources = sorted({one.source for one in rows[FULL_PROMPT].answers})
+    if student not in rows or len(sources) == 1:
+        return {}
+    return {
+        source: score_rows(of_source(rows, source), format, cosines, bootstrap)[student]
+        for source in sources
+    }
 
 
 def badness(measure: str, estimate: dict[str, float]) -> tuple[float, float]:

@@ -105,7 +105,11 @@ class Drift(Record):
 
 
 class Outcome(Record):
-    """Everything that the report says but for the replies themselves."""
+    """Everything that the report says but for the replies themselves.
+
+    `scores` are by row; `by_source` are the student's, on the "user"'s own inputs and on the
+    "synthesised" ones alone, and empty unless there are both.
+    """
 
     name: str
     prompt_file: str
@@ -124,6 +128,7 @@ class Outcome(Record):
     trained_inputs: int
     data: dict[str, dict[str, Any]]
     scores: dict[str, Estimates]
+    by_source: dict[str, Estimates]
     probes: dict[str, Estimates]
     failures: dict[str, str]
     savings: Savings | None

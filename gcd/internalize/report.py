@@ -84,18 +84,15 @@ def compare_rows(
 def render_fidelity(outcome: Outcome) -> list[str]:
     """Every row against the prompted teacher."""
     measures = [name for name in FIDELITY if any(name in row for row in outcome.scores.values())]
-    lines = []
-    for row in outcome.methods:
-        found = outcome.scores.get(row)
-        cells = {
-            TITLES[name]: FAILED if found is None else shown(name, found.get(name))
-            for name in measures
+    estimates = {row: found | outcome.probes.get(row, {}) for row, found in outcome.scores.items()}
+    lines = [
+        {"Measure": TITLES[name]}
+        | {
+            row: shown(name, estimates[row].get(name)) if row in estimates else FAILED
+            for row in outcome.methods
         }
-        probes = outcome.probes.get(row, {})
-        cells[TITLES["perplexity_ratio"]] = shown(
-            "perplexity_ratio", probes.get("perplexity_ratio")
-        )
-        lines.append({"Row": row, **cells})
+        for name in [*measures, "perplexity_ratio"]
+    ]
     sentences = [
         compare_rows(outcome.student, other, outcome.scores, measures)
         for other in COMPARED
@@ -109,12 +106,35 @@ def render_fidelity(outcome: Outcome) -> list[str]:
         paragraph(
             f"{outcome.held_out} held-out inputs that the model made up and no training saw, and "
             f"{outcome.own_inputs} of the user's own. {FULL_PROMPT} is the base model behind the "
-            "prompt, the teacher; its own line shows what the measures can reach. Brackets are "
+            "prompt, the teacher; its own column shows what the measures can reach. Brackets are "
             f"{100 * outcome.confidence:g} % intervals over inputs."
         ),
         markdown(pd.DataFrame(lines)),
         paragraph(*sentences) if sentences else "",
         "\n".join(failed),
+        *render_sources(outcome, measures),
+    ]
+
+
+def render_sources(outcome: Outcome, measures: list[str]) -> list[str]:
+    """The student on the user's own inputs beside those that the model made up."""
+    if not outcome.by_source:
+        return []
+    own, made_up = outcome.by_source["user"], outcome.by_source["synthesised"]
+    lines = [
+        {
+            f"Measure, {outcome.student}": TITLES[name],
+            "The user's own": shown(name, own.get(name)),
+            "Made up": shown(name, made_up.get(name)),
+        }
+        for name in measures
+    ]
+    return [
+        markdown(pd.DataFrame(lines)),
+        paragraph(
+            "The user's own inputs are the only ones that no model wrote. Where the student is "
+            "clearly worse on them, what it was trained on is not like what users write."
+        ),
     ]
 
 

@@ -14,7 +14,7 @@ from gcd.cost import read_model
 from gcd.data import prompt_file, pseudo_folder
 from gcd.experiments.worktrees import SUMMARIES
 from gcd.exports.facts import sha256
-from gcd.internalize.agreement import Cosines, score_rows
+from gcd.internalize.agreement import Cosines, score_rows, score_sources
 from gcd.internalize.checks import (
     ADAPTER,
     WEIGHTS,
@@ -205,6 +205,7 @@ def evaluate(
         trained_inputs=len(trained_on),
         data=read_counts(),
         scores=scores,
+        by_source=score_sources(measured, student, asked.format, cosines, bootstrap),
         probes={name: probes[name] for name in probed(probing)},
         failures=failed,
         savings=savings,
