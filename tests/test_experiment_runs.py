@@ -264,7 +264,7 @@ def test_what_a_killed_point_had_begun_is_there_for_the_next_run(repository: Pat
     commit = worktrees.clean_commit()
     one = changed("x-1", 5)
     folder = worktrees.prepare(one, commit)
-    (folder / ".work").mkdir()
+    (folder / ".work").mkdir(exist_ok=True)
     (folder / ".work/checkpoint").write_text("half")
     (folder / "params.yaml").write_text("a: 99\n")  # as it was defined before
     assert worktrees.prepare(one, commit) == folder
