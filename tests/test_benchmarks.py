@@ -46,7 +46,7 @@ train_step: {repeats: 1, examples: 2, tokens: 128, supervised_share: 0.25, at_le
   memory_at_most: 1000.0}
 train_epoch: {repeats: 1, at_least: 0.001}
 kl: {repeats: 2, labels: 300, kind: reverse, teacher_share: 0.5, memory_at_most: 1000.0}
-train_rows: {repeats: 1, conversations: 4, epochs: 1, shortened: {},
+train_rows: {repeats: 1, conversations: 4, epochs: 1, shortened: {icae: {slots: [8]}},
   variants: {prompt_prepending: shares}}
 inference: {repeats: 1, turns: 3, new_tokens: 4}
 growth: {repeats: 1, prompt_tokens: [40, 80], conversations: 4, pseudo_inputs: [4, 8],

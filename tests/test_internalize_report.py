@@ -37,6 +37,7 @@ SCORES = {
 }
 PROBES: dict[str, dict[str, dict[str, float]]] = {
     row: {
+        "kl": about(9.9),  # to the base model: not what `kl` means here
         "perplexity_ratio": about(1.1),
         "leak": about(0.1),
         "leak_worst": {"value": 0.2, "n": 5},
@@ -121,6 +122,15 @@ def test_the_first_screen_says_what_to_do_and_why() -> None:
     )
     assert "| KL to the teacher (nats) | 0.310 (0.260-0.360) | 0.2 | 0.6 | with care |" in first
     assert "not measured: no format was given" in first
+
+
+def test_every_row_against_the_teacher() -> None:
+    text = render(outcome(), replies(), SETTINGS)
+    assert "| Measure | full_prompt | no_prompt | seqkd | gcd |" in text
+    kl = ("0.000 (0.000-0.000)", "2.500 (2.450-2.550)", "0.400 (0.350-0.450)")
+    assert f"| KL to the teacher (nats) | {' | '.join(kl)} | 0.310 (0.260-0.360) |" in text
+    assert f"| Perplexity (×) |{' 1.100 (1.050-1.150) |' * 4}\n" in text
+    assert "9.9" not in text
 
 
 def test_what_beats_the_model_without_the_prompt_is_counted() -> None:

@@ -81,16 +81,19 @@ def compare_rows(
     return text
 
 
+def cell(outcome: Outcome, row: str, measure: str) -> str:
+    """A row's estimate. Of the probes' only the perplexity: their `kl` is to the base model."""
+    if row not in outcome.scores:
+        return FAILED
+    found = outcome.probes.get(row, {}) if measure == "perplexity_ratio" else outcome.scores[row]
+    return shown(measure, found.get(measure))
+
+
 def render_fidelity(outcome: Outcome) -> list[str]:
     """Every row against the prompted teacher."""
     measures = [name for name in FIDELITY if any(name in row for row in outcome.scores.values())]
-    estimates = {row: found | outcome.probes.get(row, {}) for row, found in outcome.scores.items()}
     lines = [
-        {"Measure": TITLES[name]}
-        | {
-            row: shown(name, estimates[row].get(name)) if row in estimates else FAILED
-            for row in outcome.methods
-        }
+        {"Measure": TITLES[name]} | {row: cell(outcome, row, name) for row in outcome.methods}
         for name in [*measures, "perplexity_ratio"]
     ]
     sentences = [

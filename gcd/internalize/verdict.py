@@ -71,6 +71,12 @@ def not_nearer(student: Estimates, baseline: Estimates) -> list[str]:
     ]
 
 
+def otherwise_sure(judged: list[Judged]) -> bool:
+    """Whether the student makes the teacher's first choices, and holds them for less or more."""
+    marks = {one.measure: one.mark for one in judged}
+    return marks["top1_agreement"] == "good" and marks["kl"] in ("care", "bad")
+
+
 def decide(
     settings: VerdictSettings,
     scores: dict[str, Estimates],
@@ -107,6 +113,12 @@ def decide(
         further.append(
             f"The prompted teacher itself keeps the format in only {100 * own['value']:.1f} % of "
             "its replies, and a student learns that, too: mend the prompt first."
+        )
+    if otherwise_sure(judged):
+        further.append(
+            "It makes the teacher's first choices and not with the teacher's probabilities: KL is "
+            "high. Greedy replies hardly show that, sampled ones do. The row gcd_kld is trained on "
+            "the probabilities, too (docs/internalize.md)."
         )
     word: Word = "keep with care"
     if "bad" in marks:
