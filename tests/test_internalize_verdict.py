@@ -99,6 +99,10 @@ def test_first_choices_without_the_probabilities_are_named() -> None:
     assert verdict({}).further == []
     assert "the teacher's probabilities: KL is high" in verdict({"kl": exactly(0.4)}).further[0]
     assert verdict({"kl": exactly(0.4), "top1_agreement": exactly(0.8)}).further == []
+    scores, probes = perfect()
+    scores["gcd_kld"], probes["gcd_kld"] = scores["gcd"] | {"kl": exactly(0.4)}, probes["gcd"]
+    settings = SETTINGS.verdict.model_copy(update={"student": "gcd_kld"})
+    assert decide(settings, scores, probes, {}).further == []
 
 
 def test_a_student_that_failed() -> None:

@@ -17,6 +17,8 @@ from gcd.internalize.settings import AtLeast, AtMost, AtMostRatio, VerdictSettin
 
 BASELINE = "no_prompt"
 NEARER = ("kl", "top1_agreement")
+# The methods whose loss compares with the teacher's probabilities.
+WITH_DIVERGENCE = ("gcd_kld", "seqkd_kld")
 MISSING = {
     "semantic_agreement": "no encoder was given (internalize.yaml, `embedding_model`)",
     "format_validity": "no format was given (FORMAT=…)",
@@ -114,7 +116,7 @@ def decide(
             f"The prompted teacher itself keeps the format in only {100 * own['value']:.1f} % of "
             "its replies, and a student learns that, too: mend the prompt first."
         )
-    if otherwise_sure(judged):
+    if otherwise_sure(judged) and student not in WITH_DIVERGENCE:
         further.append(
             "It makes the teacher's first choices and not with the teacher's probabilities: KL is "
             "high. Greedy replies hardly show that, sampled ones do. The row gcd_kld is trained on "
