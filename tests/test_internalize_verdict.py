@@ -97,7 +97,7 @@ def test_a_teacher_that_breaks_its_own_format_is_named() -> None:
 
 def test_first_choices_without_the_probabilities_are_named() -> None:
     assert verdict({}).further == []
-    assert "the teacher's probabilities: KL is high" in verdict({"kl": exactly(0.4)}).further[0]
+    assert "its probabilities are not: KL is high" in verdict({"kl": exactly(0.4)}).further[0]
     assert verdict({"kl": exactly(0.4), "top1_agreement": exactly(0.8)}).further == []
     scores, probes = perfect()
     scores["gcd_kld"], probes["gcd_kld"] = scores["gcd"] | {"kl": exactly(0.4)}, probes["gcd"]

@@ -118,9 +118,9 @@ def decide(
         )
     if otherwise_sure(judged) and student not in WITH_DIVERGENCE:
         further.append(
-            "It makes the teacher's first choices and not with the teacher's probabilities: KL is "
-            "high. Greedy replies hardly show that, sampled ones do. The row gcd_kld is trained on "
-            "the probabilities, too (docs/internalize.md)."
+            "Its first choices are the teacher's, its probabilities are not: KL is high. Greedy "
+            "replies hardly show that, sampled ones do. The row gcd_kld is trained on the "
+            "probabilities, too (docs/internalize.md)."
         )
     word: Word = "keep with care"
     if "bad" in marks:
