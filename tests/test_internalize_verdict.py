@@ -5,15 +5,9 @@ from typing import Any
 import pytest
 
 from gcd.internalize.outcome import Verdict
-from gcd.internalize.settings import AtLeast, AtMost, AtMostRatio, read_settings
+from gcd.internalize.settings import AtLeast, AtMost, AtMostRatio
 from gcd.internalize.verdict import decide, judge
-from tests.conftest import ROOT
-
-SETTINGS = read_settings(ROOT / "internalize.yaml")
-
-
-def exactly(value: float) -> dict[str, float]:
-    return {"value": value, "low": value, "high": value, "n": 4}
+from tests.test_internalize_measures import SETTINGS, exactly
 
 
 @pytest.mark.parametrize(
@@ -99,10 +93,6 @@ def test_first_choices_without_the_probabilities_are_named() -> None:
     assert verdict({}).further == []
     assert "its probabilities are not: KL is high" in verdict({"kl": exactly(0.4)}).further[0]
     assert verdict({"kl": exactly(0.4), "top1_agreement": exactly(0.8)}).further == []
-    scores, probes = perfect()
-    scores["gcd_kld"], probes["gcd_kld"] = scores["gcd"] | {"kl": exactly(0.4)}, probes["gcd"]
-    settings = SETTINGS.verdict.model_copy(update={"student": "gcd_kld"})
-    assert decide(settings, scores, probes, {}).further == []
 
 
 def test_a_student_that_failed() -> None:

@@ -17,8 +17,6 @@ from gcd.internalize.settings import AtLeast, AtMost, AtMostRatio, VerdictSettin
 
 BASELINE = "no_prompt"
 NEARER = ("kl", "top1_agreement")
-# The methods whose loss compares with the teacher's probabilities.
-WITH_DIVERGENCE = ("gcd_kld", "seqkd_kld")
 MISSING = {
     "semantic_agreement": "no encoder was given (internalize.yaml, `embedding_model`)",
     "format_validity": "no format was given (FORMAT=…)",
@@ -73,8 +71,8 @@ def not_nearer(student: Estimates, baseline: Estimates) -> list[str]:
     ]
 
 
-def otherwise_sure(judged: list[Judged]) -> bool:
-    """Whether the student makes the teacher's first choices, and holds them for less or more."""
+def only_first_choices(judged: list[Judged]) -> bool:
+    """Whether the student has the teacher's first choices, and not its probabilities."""
     marks = {one.measure: one.mark for one in judged}
     return marks["top1_agreement"] == "good" and marks["kl"] in ("care", "bad")
 
@@ -116,11 +114,11 @@ def decide(
             f"The prompted teacher itself keeps the format in only {100 * own['value']:.1f} % of "
             "its replies, and a student learns that, too: mend the prompt first."
         )
-    if otherwise_sure(judged) and student not in WITH_DIVERGENCE:
+    if only_first_choices(judged):
         further.append(
-            "Its first choices are the teacher's, its probabilities are not: KL is high. Greedy "
-            "replies hardly show that, sampled ones do. The row gcd_kld is trained on the "
-            "probabilities, too (docs/internalize.md)."
+            "Its first choices are the teacher's, its probabilities are not: KL is high. A greedy "
+            "reply follows from the first choices, a sampled one from the probabilities. "
+            "docs/internalize.md says which row is trained on them."
         )
     word: Word = "keep with care"
     if "bad" in marks:
